@@ -1,0 +1,85 @@
+package call
+
+import (
+	"net/netip"
+	"time"
+)
+
+// Media is what one side of a call sent, as the engine counted it.
+type Media struct {
+	Local  netip.AddrPort `json:"local"`
+	Remote netip.AddrPort `json:"remote"`
+	// Codec is the first codec of the answer, e.g. "PCMA/8000".
+	Codec     string `json:"codec"`
+	Packets   uint64 `json:"packets"`
+	Bytes     uint64 `json:"bytes"`
+	Lost      uint64 `json:"lost"`
+	Reordered uint64 `json:"reordered"`
+	Refused   uint64 `json:"refused"`
+	// JitterMS is in milliseconds.
+	JitterMS float64 `json:"jitter_ms"`
+}
+
+// LegRecord is one leg of a call, live or ended.
+type LegRecord struct {
+	Trunk  string         `json:"trunk"`
+	Realm  string         `json:"realm"`
+	CallID string         `json:"call_id"`
+	Local  netip.AddrPort `json:"local"`
+	Remote netip.AddrPort `json:"remote"`
+	Media  Media          `json:"media"`
+}
+
+// Attempt is one try of an egress trunk that did not carry the call.
+type Attempt struct {
+	Trunk string `json:"trunk"`
+	Cause Cause  `json:"cause"`
+	// DurationMS is in milliseconds.
+	DurationMS int64 `json:"duration_ms"`
+}
+
+// State of a call.
+type State string
+
+// The states of a call, in order.
+const (
+	Routing  State = "routing"
+	Ringing  State = "ringing"
+	Answered State = "answered"
+	Ending   State = "ending"
+)
+
+// Info is a live call as seen from outside.
+type Info struct {
+	ID      ID        `json:"id"`
+	State   State     `json:"state"`
+	From    string    `json:"from"`
+	To      string    `json:"to"`
+	Started time.Time `json:"started"`
+	// Answered is zero until the call is.
+	Answered time.Time `json:"answered,omitzero"`
+	Ingress  LegRecord `json:"ingress"`
+	Egress   LegRecord `json:"egress"`
+}
+
+// Record is the call detail record, written once when a call has ended (O3).
+type Record struct {
+	ID   ID     `json:"id"`
+	Node string `json:"node"`
+	From string `json:"from"`
+	To   string `json:"to"`
+	// Times are RFC 3339 with milliseconds; zero ones are left out.
+	Started  time.Time `json:"started"`
+	Rang     time.Time `json:"rang,omitzero"`
+	Answered time.Time `json:"answered,omitzero"`
+	Ended    time.Time `json:"ended"`
+	// SetupMS is from INVITE to ringing or answer, DurationMS from answer to end, in milliseconds.
+	SetupMS    int64     `json:"setup_ms"`
+	DurationMS int64     `json:"duration_ms"`
+	Cause      Cause     `json:"cause"`
+	Ingress    LegRecord `json:"ingress"`
+	Egress     LegRecord `json:"egress"`
+	Attempts   []Attempt `json:"attempts,omitempty"`
+	// Engine that carried the media, or empty.
+	Engine string `json:"engine,omitempty"`
+}
