@@ -162,3 +162,12 @@ const (
 	// MediaRefused is the first packet of a source that is not the flow's Remote.
 	MediaRefused
 )
+
+// NextHop is how a frame leaves towards an address: resolved once and kept fresh,
+// so that no packet waits for a look-up.
+type NextHop struct {
+	// Ifindex is the device that sends, the physical one when the hop is tagged.
+	Ifindex int
+	// L2 is the whole link-layer header, VLAN tags included; empty means unresolved.
+	L2 []byte
+}
