@@ -1,0 +1,77 @@
+# Everything Tandem needs done has one target here. `make help` lists them.
+
+SHELL     := /bin/bash
+OUT       := out
+BIN       := bin
+ENGINE    ?= auto
+FUZZTIME  ?= 20s
+VERSION   ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo unknown)
+GO        ?= go
+# Namespaces, XDP and packet sockets need root; nothing else here does.
+ROOT      := $(if $(filter 0,$(shell id -u)),,sudo -E env "PATH=$$PATH")
+# Tests are built as the caller and only run as root, so that no cache changes hands.
+GO_EXEC   := $(if $(ROOT),-exec '$(ROOT)')
+GO_LDFLAGS := -X main.version=$(VERSION)
+
+.DEFAULT_GOAL := build
+
+.PHONY: help
+help: ## list the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  %-10s %s\n", $$1, $$2}' Makefile
+
+.PHONY: build
+build: ## build the daemon, the CLI and the lab into bin/
+	@mkdir -p $(BIN)
+	$(GO) build -trimpath -ldflags '$(GO_LDFLAGS)' -o $(BIN)/ ./cmd/...
+
+.PHONY: demo
+demo: ## calls through the gateway in a lab of namespaces; ENGINE=auto|kernel|userspace
+	@tests/deps.sh lab
+	@$(MAKE) --no-print-directory build
+	@mkdir -p $(OUT)
+	@$(ROOT) $(BIN)/tandem-lab demo --engine $(ENGINE) --out $(OUT)/demo.json
+
+.PHONY: test
+test: ## every test, end to end included; says what was skipped and why
+	@tests/deps.sh lab race
+	@$(MAKE) --no-print-directory build
+	$(GO) tool gotestsum --format pkgname -- $(GO_EXEC) -race -timeout 20m $$($(GO) list ./pkg/... ./cmd/...) $$($(GO) list ./tests/... | grep -v /e2e)
+	$(GO) tool gotestsum --format testname -- $(GO_EXEC) -p 1 -count 1 -timeout 20m ./tests/e2e/...
+
+.PHONY: check
+check: ## formatting, vet, staticcheck, errorlint, layering, generated files
+	@tests/deps.sh generate
+	@unformatted=$$(gofmt -l $$(git ls-files '*.go')); [ -z "$$unformatted" ] || { echo "gofmt would change:"; echo "$$unformatted"; exit 1; }
+	clang-format-16 --dry-run -Werror $$(git ls-files 'bpf/*.c' 'bpf/*.h' | grep -v /vendor/)
+	$(GO) mod tidy -diff
+	$(GO) vet ./...
+	$(GO) tool staticcheck ./...
+	$(GO) tool go-errorlint ./...
+	$(GO) test ./tests/layering/
+	@$(MAKE) --no-print-directory generate
+	@git diff --exit-code -- pkg docs || { echo "generated files are stale: run 'make generate' and commit"; exit 1; }
+
+.PHONY: generate
+generate: ## compile the BPF programs and rewrite the generated docs
+	@tests/deps.sh generate
+	$(GO) generate ./...
+
+.PHONY: bench
+bench: ## ns per packet and CPU per call into out/bench.json
+	@tests/deps.sh lab
+	@$(MAKE) --no-print-directory build
+	@mkdir -p $(OUT)
+	@$(ROOT) $(BIN)/tandem-lab bench --out $(OUT)/bench.json
+
+.PHONY: fuzz
+fuzz: ## every fuzz target for FUZZTIME
+	@for pkg in $$(grep -rl '^func Fuzz' --include '*_test.go' pkg | xargs -n1 dirname | sort -u); do \
+		for target in $$(grep -rhoE '^func Fuzz[A-Za-z0-9]+' $$pkg/*_test.go | cut -d' ' -f2); do \
+			echo "== $$pkg $$target"; $(GO) test ./$$pkg -run '^$$' -fuzz "^$$target$$" -fuzztime $(FUZZTIME) || exit 1; \
+		done; \
+	done
+
+.PHONY: clean
+clean: ## remove what was built, and remains of labs whose owner is gone
+	@[ ! -x $(BIN)/tandem-lab ] || $(ROOT) $(BIN)/tandem-lab down
+	rm -rf $(BIN) $(OUT)

@@ -1,0 +1,424 @@
+package b2bua
+
+import (
+	"context"
+	"log/slog"
+	"net/netip"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"go.uber.org/goleak"
+
+	"github.com/tandem-sbc/tandem/pkg/call"
+	"github.com/tandem-sbc/tandem/pkg/media"
+	"github.com/tandem-sbc/tandem/pkg/route"
+	"github.com/tandem-sbc/tandem/pkg/trunk"
+)
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+const (
+	platformPeer = "198.51.100.10:5060"
+	carrierPeer  = "203.0.113.10:5060"
+	backupPeer   = "203.0.113.20:5060"
+
+	callerSDP = "v=0\r\no=- 1 1 IN IP4 198.51.100.10\r\ns=-\r\nc=IN IP4 198.51.100.10\r\nt=0 0\r\nm=audio 20000 RTP/AVP 8 0\r\n"
+	calledSDP = "v=0\r\no=- 7 1 IN IP4 203.0.113.10\r\ns=-\r\nc=IN IP4 203.0.113.10\r\nt=0 0\r\nm=audio 30000 RTP/AVP 8\r\n"
+	holdSDP   = "v=0\r\no=- 1 2 IN IP4 198.51.100.10\r\ns=-\r\nc=IN IP4 198.51.100.10\r\nt=0 0\r\nm=audio 20000 RTP/AVP 8\r\na=sendonly\r\n"
+	opusSDP   = "v=0\r\no=- 1 1 IN IP4 198.51.100.10\r\ns=-\r\nc=IN IP4 198.51.100.10\r\nt=0 0\r\nm=audio 20000 RTP/AVP 111\r\na=rtpmap:111 opus/48000/2\r\n"
+)
+
+// bench is a gateway between one platform and two carriers, all of them played by the test.
+type bench struct {
+	*Gateway
+	engine  *fakeEngine
+	dialer  *fakeDialer
+	records fakeRecorder
+	media   *media.Media
+	trunks  *trunk.Table
+	done    chan struct{}
+}
+
+func newBench(t *testing.T, legs ...*fakeLeg) *bench {
+	t.Helper()
+	return newBenchWith(t, nil, legs...)
+}
+
+// newBenchWith lets a test change the trunks' configs first.
+func newBenchWith(t *testing.T, change func([]trunk.Config), legs ...*fakeLeg) *bench {
+	t.Helper()
+	trunks := []trunk.Config{
+		{Name: "platform", Realm: "inside", Kind: "platform", Transport: "udp", Targets: []string{platformPeer}, Codecs: []string{"PCMA", "PCMU"}, MaxCalls: 2, RingTimeout: 3 * time.Second},
+		{Name: "carrier", Realm: "outside", Kind: "carrier", Transport: "udp", Targets: []string{carrierPeer}, Codecs: []string{"PCMA", "PCMU"}, RingTimeout: 3 * time.Second},
+		{Name: "backup", Realm: "outside", Kind: "carrier", Transport: "udp", Targets: []string{backupPeer}, Codecs: []string{"PCMA"}, RingTimeout: 3 * time.Second},
+	}
+	if change != nil {
+		change(trunks)
+	}
+	table, err := trunk.New(trunks, []trunk.GroupConfig{{Name: "carriers", Trunks: []string{"carrier", "backup"}, Strategy: "priority"}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	routes, err := route.New([]route.Config{{Name: "out", From: []string{"platform"}, Prefix: "+49", Group: "carriers"}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	b := &bench{
+		engine:  newFakeEngine(),
+		dialer:  &fakeDialer{legs: legs, dialled: make(chan dial, 8)},
+		records: make(fakeRecorder, 8),
+		trunks:  table,
+		done:    make(chan struct{}),
+	}
+	b.media, err = media.New(media.Config{
+		Realms: []media.Realm{
+			{Name: "inside", Number: 1, Addr: netip.MustParseAddr("192.0.2.1"), Ports: call.PortRange{First: 16384, Last: 16391}, DSCP: 46},
+			{Name: "outside", Number: 2, Addr: netip.MustParseAddr("192.0.2.2"), Ports: call.PortRange{First: 24576, Last: 24583}, DSCP: 46},
+		},
+		Engine: b.engine, Log: slog.New(slog.DiscardHandler),
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	b.Gateway = New(Config{
+		Node: "test", Engine: "fake", MaxCalls: 100, Trunks: table, Routes: routes, Media: b.media,
+		Dialer: b.dialer, Records: b.records, Log: slog.New(slog.DiscardHandler),
+	})
+	return b
+}
+
+// call sends an INVITE into the gateway and returns the caller's leg.
+func (b *bench) call(sdp string) *fakeLeg {
+	leg := newFakeLeg("caller", platformPeer)
+	invite := call.Invite{Number: "+4930123456", From: call.Party{User: "+15550100"}, To: call.Party{User: "+4930123456"}, MaxForwards: 70}
+	if sdp != "" {
+		invite.Body = []byte(sdp)
+	}
+	go func() {
+		b.Invite("inside", leg, invite)
+		b.done <- struct{}{}
+	}()
+	return leg
+}
+
+// record waits for the call's end and checks that it left nothing behind.
+func (b *bench) record(t *testing.T) call.Record {
+	t.Helper()
+	var rec call.Record
+	select {
+	case rec = <-b.records:
+	case <-time.After(10 * time.Second):
+		t.Fatal("no record was written")
+	}
+	<-b.done
+	if n := b.engine.installed(); n != 0 {
+		t.Errorf("%d flows are left", n)
+	}
+	if n := b.media.PortsInUse(); n != 0 {
+		t.Errorf("%d ports are left", n)
+	}
+	for _, tr := range b.trunks.All() {
+		if s := tr.Status(); s.In.Active != 0 || s.Out.Active != 0 {
+			t.Errorf("trunk %s holds slots: %+v", s.Name, s)
+		}
+	}
+	if n := b.Totals().Active; n != 0 {
+		t.Errorf("%d calls are left", n)
+	}
+	if rec.Cause.Text == "" || !strings.HasSuffix(strings.TrimSpace(rec.Cause.Text), ".") {
+		t.Errorf("the cause is no sentence: %q", rec.Cause.Text)
+	}
+	return rec
+}
+
+// establish brings a call up to the caller's ACK.
+func establish(t *testing.T, b *bench, callee *fakeLeg) *fakeLeg {
+	t.Helper()
+	caller := b.call(callerSDP)
+	<-b.dialer.dialled
+	callee.emit(call.Accepted{Body: []byte(calledSDP)})
+	callee.expect(t, "ack")
+	caller.expect(t, "accept")
+	caller.emit(call.Acked{})
+	return caller
+}
+
+// S5, M1: ringing and answer pass, and media is in place before the caller hears of it.
+func TestCallAnsweredAndEndedByCaller(t *testing.T) {
+	callee := newFakeLeg("callee", carrierPeer)
+	b := newBench(t, callee)
+	caller := b.call(callerSDP)
+
+	d := <-b.dialer.dialled
+	if d.target.Addr.String() != carrierPeer || d.target.Realm != "outside" {
+		t.Errorf("dialled %+v", d.target)
+	}
+	if d.invite.MaxForwards != 69 {
+		t.Errorf("Max-Forwards is %d, want one less than it came with", d.invite.MaxForwards)
+	}
+	for _, leak := range []string{"198.51.100.10", "20000"} {
+		if strings.Contains(string(d.invite.Body), leak) {
+			t.Errorf("the offer tells the carrier of %s (S18):\n%s", leak, d.invite.Body)
+		}
+	}
+	callee.emit(call.Progressed{Code: 180, Reason: "Ringing"})
+	if a := caller.expect(t, "progress"); a.code != 180 || a.body != nil {
+		t.Errorf("got %d with %d bytes, want 180 without SDP", a.code, len(a.body))
+	}
+	callee.emit(call.Accepted{Body: []byte(calledSDP)})
+	callee.expect(t, "ack")
+	answer := caller.expect(t, "accept")
+	if strings.Contains(string(answer.body), "203.0.113.10") {
+		t.Errorf("the answer tells the platform of the carrier (S18):\n%s", answer.body)
+	}
+	if n := b.engine.installed(); n != 4 {
+		t.Errorf("%d flows when the answer went out, want 4: RTP and RTCP each way", n)
+	}
+	caller.emit(call.Acked{})
+	if infos := b.Calls(); len(infos) != 1 || infos[0].State != call.Answered || infos[0].Egress.Trunk != "carrier" {
+		t.Errorf("live calls: %+v", infos)
+	}
+	caller.emit(call.Ended{Cause: call.Cause{Code: "normal-clearing", SIP: 200, Text: "The peer hung up."}})
+	callee.expect(t, "close")
+
+	rec := b.record(t)
+	if rec.Cause.Code != "normal-clearing" || rec.Cause.By != "ingress" {
+		t.Errorf("cause %+v", rec.Cause)
+	}
+	if rec.Ingress.Media.Packets != 100 || rec.Egress.Media.Packets != 100 {
+		t.Errorf("the record lacks the last counters: %+v %+v", rec.Ingress.Media, rec.Egress.Media)
+	}
+}
+
+func TestCallEndedByCallee(t *testing.T) {
+	callee := newFakeLeg("callee", carrierPeer)
+	b := newBench(t, callee)
+	caller := establish(t, b, callee)
+	callee.emit(call.Ended{Cause: call.Cause{Code: "normal-clearing", SIP: 200, Text: "The peer hung up."}})
+	caller.expect(t, "close")
+	if rec := b.record(t); rec.Cause.By != "egress" || rec.Answered.IsZero() {
+		t.Errorf("record %+v", rec)
+	}
+}
+
+func TestCallerCancels(t *testing.T) {
+	callee := newFakeLeg("callee", carrierPeer)
+	b := newBench(t, callee)
+	caller := b.call(callerSDP)
+	<-b.dialer.dialled
+	callee.emit(call.Progressed{Code: 180})
+	caller.expect(t, "progress")
+	caller.emit(call.Ended{Cause: call.Cause{Code: "cancelled", SIP: 487, Text: "The caller gave up."}})
+	callee.expect(t, "close")
+	if rec := b.record(t); rec.Cause.Code != "cancelled" || rec.Cause.By != "ingress" || !rec.Answered.IsZero() {
+		t.Errorf("record %+v", rec)
+	}
+}
+
+// T7, S20: what a refusal means for the caller and for the next trunk.
+func TestRefusals(t *testing.T) {
+	for _, tc := range []struct {
+		name     string
+		refusal  call.Rejection
+		failover bool
+		told     int
+		code     string
+	}{
+		{"busy is the called party's", call.Rejection{Code: 486}, false, 486, "busy"},
+		{"unknown number is the called party's", call.Rejection{Code: 404}, false, 404, "not-found"},
+		{"declined everywhere ends the call", call.Rejection{Code: 603}, false, 603, "declined"},
+		{"redirection is a rejection", call.Rejection{Code: 302}, false, 480, "redirected"},
+		{"our own fault says nothing of the called party", call.Rejection{Code: 400}, false, 503, "request-refused"},
+		{"a challenge is between us and the carrier", call.Rejection{Code: 407}, false, 503, "request-refused"},
+		{"overload tries the next trunk", call.Rejection{Code: 503}, true, 486, "busy"},
+		{"server failure tries the next trunk", call.Rejection{Code: 500}, true, 486, "busy"},
+		{"request timeout tries the next trunk", call.Rejection{Code: 408}, true, 486, "busy"},
+		{"silence tries the next trunk", call.Rejection{Code: 408, Silent: true}, true, 486, "busy"},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			first, second := newFakeLeg("first", carrierPeer), newFakeLeg("second", backupPeer)
+			b := newBench(t, first, second)
+			caller := b.call(callerSDP)
+			<-b.dialer.dialled
+			first.emit(call.Rejected{Rejection: tc.refusal})
+			if tc.failover {
+				if d := <-b.dialer.dialled; d.target.Addr.String() != backupPeer {
+					t.Errorf("went on to %s", d.target.Addr)
+				}
+				second.emit(call.Rejected{Rejection: call.Rejection{Code: 486}})
+			}
+			if a := caller.expect(t, "close"); a.code != tc.told {
+				t.Errorf("the caller was told %d, want %d", a.code, tc.told)
+			}
+			rec := b.record(t)
+			if rec.Cause.Code != tc.code {
+				t.Errorf("cause %q, want %q", rec.Cause.Code, tc.code)
+			}
+			want := 1
+			if tc.failover {
+				want = 2
+			}
+			if len(rec.Attempts) != want {
+				t.Errorf("%d attempts in the record, want %d: %+v", len(rec.Attempts), want, rec.Attempts)
+			}
+		})
+	}
+}
+
+func TestNobodyAnswers(t *testing.T) {
+	callee := newFakeLeg("callee", carrierPeer)
+	b := newBenchWith(t, func(trunks []trunk.Config) { trunks[1].RingTimeout = 30 * time.Millisecond }, callee)
+	caller := b.call(callerSDP)
+	<-b.dialer.dialled
+	callee.emit(call.Progressed{Code: 180})
+	caller.expect(t, "progress")
+	callee.expect(t, "close")
+	if a := caller.expect(t, "close"); a.code != 480 {
+		t.Errorf("the caller was told %d, want 480: the called party is known to have rung", a.code)
+	}
+	if rec := b.record(t); rec.Cause.Code != "no-answer" {
+		t.Errorf("cause %+v", rec.Cause)
+	}
+}
+
+func TestRefusedAtTheDoor(t *testing.T) {
+	t.Run("no route", func(t *testing.T) {
+		b := newBench(t)
+		leg := newFakeLeg("caller", platformPeer)
+		go func() {
+			b.Invite("inside", leg, call.Invite{Number: "+331", MaxForwards: 70, Body: []byte(callerSDP)})
+			b.done <- struct{}{}
+		}()
+		if a := leg.expect(t, "close"); a.code != 503 {
+			t.Errorf("told %d", a.code)
+		}
+		if rec := b.record(t); rec.Cause.Code != "no-route" {
+			t.Errorf("cause %+v", rec.Cause)
+		}
+	})
+	t.Run("no codec in common", func(t *testing.T) {
+		b := newBench(t)
+		caller := b.call(opusSDP)
+		if a := caller.expect(t, "close"); a.code != 488 {
+			t.Errorf("told %d, want 488 (M4)", a.code)
+		}
+		if rec := b.record(t); rec.Cause.Code != "no-common-codec" {
+			t.Errorf("cause %+v", rec.Cause)
+		}
+	})
+	t.Run("draining", func(t *testing.T) {
+		b := newBench(t)
+		b.Drain()
+		caller := b.call(callerSDP)
+		if a := caller.expect(t, "close"); a.code != 503 {
+			t.Errorf("told %d, want 503 (H6)", a.code)
+		}
+		b.record(t)
+	})
+	t.Run("trunk full", func(t *testing.T) {
+		one, two := newFakeLeg("one", carrierPeer), newFakeLeg("two", carrierPeer)
+		b := newBench(t, one, two)
+		first, second := establish(t, b, one), establish(t, b, two)
+		third := b.call(callerSDP)
+		if a := third.expect(t, "close"); a.code != 503 {
+			t.Errorf("told %d, want 503 (T3)", a.code)
+		}
+		<-b.records
+		<-b.done
+		for _, leg := range []*fakeLeg{first, second} {
+			leg.emit(call.Ended{Cause: call.Cause{Code: "normal-clearing", SIP: 200, Text: "The peer hung up."}})
+		}
+		<-b.records
+		<-b.done
+		b.record(t)
+	})
+}
+
+// S7: hold is relayed end to end, and its answer back.
+func TestReinviteIsRelayed(t *testing.T) {
+	callee := newFakeLeg("callee", carrierPeer)
+	b := newBench(t, callee)
+	caller := establish(t, b, callee)
+
+	caller.emit(call.Reinvited{Body: []byte(holdSDP)})
+	if a := callee.expect(t, "reinvite"); !strings.Contains(string(a.body), "a=sendonly") {
+		t.Errorf("the hold was lost:\n%s", a.body)
+	}
+	callee.emit(call.Accepted{Body: []byte(strings.Replace(calledSDP, "7 1", "7 2", 1) + "a=recvonly\r\n")})
+	callee.expect(t, "ack")
+	if a := caller.expect(t, "accept"); !strings.Contains(string(a.body), "a=recvonly") {
+		t.Errorf("the answer to the hold was lost:\n%s", a.body)
+	}
+	caller.emit(call.Acked{})
+
+	// A refused one changes nothing, and the reason reaches who asked.
+	callee.emit(call.Reinvited{Body: []byte(calledSDP)})
+	caller.expect(t, "reinvite")
+	caller.emit(call.Rejected{Rejection: call.Rejection{Code: 491, Reason: "Request Pending"}})
+	if a := callee.expect(t, "reject"); a.code != 491 {
+		t.Errorf("refused with %d, want 491", a.code)
+	}
+	caller.emit(call.Ended{Cause: call.Cause{Code: "normal-clearing", SIP: 200, Text: "The peer hung up."}})
+	callee.expect(t, "close")
+	b.record(t)
+}
+
+// S8: an INVITE without SDP is passed as such: the offer comes back in the 200, the
+// answer goes out in the ACK.
+func TestDelayedOffer(t *testing.T) {
+	callee := newFakeLeg("callee", carrierPeer)
+	b := newBench(t, callee)
+	caller := b.call("")
+	if d := <-b.dialer.dialled; d.invite.Body != nil {
+		t.Errorf("an offer was made up:\n%s", d.invite.Body)
+	}
+	callee.emit(call.Accepted{Body: []byte(calledSDP)})
+	if a := caller.expect(t, "accept"); !strings.Contains(string(a.body), "m=audio") {
+		t.Errorf("the offer did not reach the caller:\n%s", a.body)
+	}
+	caller.emit(call.Acked{Body: []byte(strings.Replace(callerSDP, "8 0", "8", 1))})
+	if a := callee.expect(t, "ack"); !strings.Contains(string(a.body), "m=audio") {
+		t.Errorf("the answer did not reach the called side:\n%s", a.body)
+	}
+	if n := b.engine.installed(); n != 4 {
+		t.Errorf("%d flows, want 4", n)
+	}
+	caller.emit(call.Ended{Cause: call.Cause{Code: "normal-clearing", SIP: 200, Text: "The peer hung up."}})
+	callee.expect(t, "close")
+	b.record(t)
+}
+
+// H6: draining waits for the last call; hanging up ends what is left, both sides told.
+func TestDrainThenHangup(t *testing.T) {
+	callee := newFakeLeg("callee", carrierPeer)
+	b := newBench(t, callee)
+	caller := establish(t, b, callee)
+	b.Drain()
+	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Millisecond)
+	defer cancel()
+	if err := b.Wait(ctx); err == nil {
+		t.Fatal("the gateway claims to be idle with a call up")
+	}
+	b.Hangup()
+	callee.expect(t, "close")
+	caller.expect(t, "close")
+	if rec := b.record(t); rec.Cause.Code != "shutdown" {
+		t.Errorf("cause %+v", rec.Cause)
+	}
+	if err := b.Wait(t.Context()); err != nil {
+		t.Error(err)
+	}
+}
+
+func TestDispositionsHaveDistinctCodes(t *testing.T) {
+	var codes []string
+	for _, d := range dispositions {
+		codes = append(codes, d.code)
+	}
+	slices.Sort(codes)
+	if n := len(slices.Compact(slices.Clone(codes))); n != len(codes) {
+		t.Errorf("a cause code stands for two refusals: %v", codes)
+	}
+}

@@ -1,0 +1,122 @@
+package b2bua
+
+import (
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/tandem-sbc/tandem/pkg/call"
+	"github.com/tandem-sbc/tandem/pkg/media"
+)
+
+// byTandem is who ended a call when neither peer did.
+const byTandem = "tandem"
+
+// Q.850 causes that we send of our own accord.
+const (
+	q850NoRoute          = 3
+	q850NoUserResponding = 18
+	q850NoAnswer         = 19
+	q850NetworkFailure   = 38
+	q850TemporaryFailure = 41
+	q850NoCircuit        = 34
+	q850Incompatible     = 88
+)
+
+func causeNoRoute(ingress string) call.Cause {
+	return call.Cause{
+		Code: "no-route", By: byTandem, SIP: 503, Q850: q850NoRoute,
+		Text: fmt.Sprintf("No route of the config takes a call from trunk %q to this number.", ingress),
+	}
+}
+
+func causeNoTrunk() call.Cause {
+	return call.Cause{
+		Code: "no-trunk", By: byTandem, SIP: 503, Q850: q850NoCircuit,
+		Text: "The group that the route names has no trunk to offer.",
+	}
+}
+
+func causeUnreachable(name string, err error) call.Cause {
+	return call.Cause{
+		Code: "unreachable", By: byTandem, SIP: 503, Q850: q850NetworkFailure,
+		Text: fmt.Sprintf("The INVITE to trunk %q could not be sent: %v.", name, err),
+	}
+}
+
+func causeShutdown() call.Cause {
+	return call.Cause{
+		Code: "shutdown", By: byTandem, SIP: 503, Q850: q850TemporaryFailure,
+		Text: "The gateway was stopped while the call was up.",
+	}
+}
+
+// causeMedia explains an offer that media refused.
+func causeMedia(err error) call.Cause {
+	switch {
+	case errors.Is(err, media.ErrNoCommonCodec):
+		return call.Cause{
+			Code: "no-common-codec", By: byTandem, SIP: 488, Q850: q850Incompatible,
+			Text: fmt.Sprintf("The two trunks have no codec in common for this offer: %v.", err),
+		}
+	case errors.Is(err, media.ErrBadSDP):
+		return call.Cause{
+			Code: "bad-sdp", By: byTandem, SIP: 488, Q850: q850Incompatible,
+			Text: fmt.Sprintf("The session description cannot be used: %v.", err),
+		}
+	case errors.Is(err, media.ErrNoPorts):
+		return call.Cause{
+			Code: "no-ports", By: byTandem, SIP: 503, Q850: q850NoCircuit,
+			Text: fmt.Sprintf("No RTP port is free: %v.", err),
+		}
+	default:
+		return call.Cause{
+			Code: "media-failure", By: byTandem, SIP: 503, Q850: q850TemporaryFailure,
+			Text: fmt.Sprintf("The media path could not be set up: %v.", err),
+		}
+	}
+}
+
+// causeBadAnswer explains an answer that cannot be used. The called party picked up,
+// but no words can pass; the platform may try elsewhere (S20).
+func causeBadAnswer(err error) call.Cause {
+	return call.Cause{
+		Code: "bad-answer", By: byTandem, SIP: 503, Q850: q850Incompatible,
+		Text: fmt.Sprintf("The called side answered with a session description that cannot be used: %v.", err),
+	}
+}
+
+func causeLegFailed(side call.Side, err error) call.Cause {
+	return call.Cause{
+		Code: "signalling-failure", By: byTandem, SIP: 503, Q850: q850TemporaryFailure,
+		Text: fmt.Sprintf("The %s leg could not be told of a change: %v.", side, err),
+	}
+}
+
+func causeLegLost(name string, cause call.Cause) call.Cause {
+	return call.Cause{
+		Code: cause.Code, By: call.Egress.String(), SIP: 503, Q850: q850NetworkFailure,
+		Text: fmt.Sprintf("Trunk %q was lost before it answered: %s", name, cause.Text),
+	}
+}
+
+// causeNoAnswer is the end of patience. Whether the called party is known to have
+// been reached decides what the caller is told and whether others are tried (S20).
+func causeNoAnswer(name string, patience time.Duration, rang bool) (cause call.Cause, next bool) {
+	if rang {
+		return call.Cause{
+			Code: "no-answer", By: byTandem, SIP: 480, Q850: q850NoAnswer,
+			Text: fmt.Sprintf("The called party rang at trunk %q for %s and nobody answered.", name, patience),
+		}, false
+	}
+	return call.Cause{
+		Code: "no-progress", By: byTandem, SIP: 503, Q850: q850NoUserResponding,
+		Text: fmt.Sprintf("Trunk %q neither rang nor answered within %s.", name, patience),
+	}, true
+}
+
+// endedBy completes the cause of a leg that was ended by its peer or was lost.
+func endedBy(side call.Side, cause call.Cause) call.Cause {
+	cause.By = side.String()
+	return cause
+}

@@ -1,0 +1,206 @@
+package b2bua
+
+import (
+	"context"
+	"log/slog"
+	"sync"
+	"time"
+
+	"github.com/tandem-sbc/tandem/pkg/admit"
+	"github.com/tandem-sbc/tandem/pkg/call"
+	"github.com/tandem-sbc/tandem/pkg/media"
+	"github.com/tandem-sbc/tandem/pkg/trunk"
+)
+
+// session is one call. Only its own goroutine writes; mu lets others read info.
+type session struct {
+	*Gateway
+	log     *slog.Logger
+	realm   string
+	ingress call.Leg
+	invite  call.Invite
+	media   *media.Session
+
+	// offer in flight between the legs, nil when none is.
+	pending *exchange
+
+	mu   sync.Mutex
+	info call.Info
+
+	rang     time.Time
+	attempts []call.Attempt
+}
+
+// exchange is an offer of one side that the other has not answered yet.
+type exchange struct {
+	// from sent the INVITE or re-INVITE.
+	from call.Side
+	// delayed means that the INVITE had no body: the offer comes in the 2xx and the
+	// answer in the ACK (RFC 3261 section 13.2.1).
+	delayed bool
+}
+
+// run is the call. The order of the defers is the order of its end reversed: the
+// legs are closed first (each try closes its own), then the media, so that packets
+// under way while the other side is told still pass; then the record is written.
+func (s *session) run(draining bool) {
+	var cause call.Cause
+	defer func() { s.finish(cause) }()
+	defer func() { s.closeMedia() }()
+	defer func() { s.closeLeg(s.ingress, cause) }()
+
+	from := s.cfg.Trunks.ByPeer(s.realm, s.ingress.Peer().Addr())
+	s.update(func(info *call.Info) { info.Ingress = s.legRecord(s.ingress, from) })
+	if refused := admit.Admit(admit.Request{
+		Trunk: from, Draining: draining, Active: s.Totals().Active, MaxCalls: s.cfg.MaxCalls, MaxForwards: s.invite.MaxForwards,
+	}); refused != nil {
+		cause = *refused
+		return
+	}
+	release, ok := from.Acquire(trunk.In)
+	if !ok {
+		cause = admit.TrunkFull(from)
+		return
+	}
+	defer release()
+	from.Attempt(trunk.In)
+	defer func() { s.account(from, trunk.In) }()
+
+	match, ok := s.cfg.Routes.Route(from.Name(), s.invite.Number)
+	if !ok {
+		cause = causeNoRoute(from.Name())
+		return
+	}
+	session, err := s.cfg.Media.Open(from.Realm(), from.Codecs())
+	if err != nil {
+		cause = causeMedia(err)
+		return
+	}
+	s.setMedia(session)
+	cause = s.hunt(s.candidates(match.Group, match.Trunk))
+}
+
+func (s *session) candidates(group, single string) []*trunk.Trunk {
+	if group != "" {
+		return s.cfg.Trunks.Candidates(group)
+	}
+	return []*trunk.Trunk{s.cfg.Trunks.Trunk(single)}
+}
+
+// hunt tries one trunk after the other until one carries the call to its end, or
+// the call must not go on (T7).
+func (s *session) hunt(candidates []*trunk.Trunk) call.Cause {
+	cause := causeNoTrunk()
+	for _, t := range candidates {
+		begun := time.Now()
+		var next bool
+		cause, next = s.try(t)
+		if !s.isAnswered() {
+			s.attempts = append(s.attempts, call.Attempt{
+				Trunk: t.Name(), Cause: cause, DurationMS: time.Since(begun).Milliseconds(),
+			})
+		}
+		if !next {
+			return cause
+		}
+	}
+	return cause
+}
+
+// finish accounts for the call and writes its record.
+func (s *session) finish(cause call.Cause) {
+	ended := time.Now()
+	r := call.Record{
+		ID:       s.info.ID,
+		Node:     s.cfg.Node,
+		From:     s.info.From,
+		To:       s.info.To,
+		Started:  s.info.Started,
+		Rang:     s.rang,
+		Answered: s.info.Answered,
+		Ended:    ended,
+		Cause:    cause,
+		Ingress:  s.info.Ingress,
+		Egress:   s.info.Egress,
+		Attempts: s.attempts,
+	}
+	if s.media != nil {
+		r.Engine = s.cfg.Engine
+	}
+	switch {
+	case !r.Rang.IsZero():
+		r.SetupMS = r.Rang.Sub(r.Started).Milliseconds()
+	case !r.Answered.IsZero():
+		r.SetupMS = r.Answered.Sub(r.Started).Milliseconds()
+	}
+	if !r.Answered.IsZero() {
+		r.DurationMS = ended.Sub(r.Answered).Milliseconds()
+	}
+	s.cfg.Records.Write(r)
+	s.log.Info("call ended", "cause", cause.Code, "by", cause.By, "sip", cause.SIP, "text", cause.Text,
+		"ingress", r.Ingress.Trunk, "egress", r.Egress.Trunk, "setup_ms", r.SetupMS, "duration_ms", r.DurationMS)
+}
+
+// closeLeg ends a leg within closeTimeout, also when the call was ended from outside.
+func (s *session) closeLeg(leg call.Leg, cause call.Cause) {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(s.stop), closeTimeout)
+	defer cancel()
+	leg.Close(ctx, cause)
+}
+
+func (s *session) closeMedia() {
+	if s.media == nil {
+		return
+	}
+	ingress, egress := s.media.Close()
+	s.update(func(info *call.Info) { info.Ingress.Media, info.Egress.Media = ingress, egress })
+}
+
+// account counts the call's outcome on a trunk.
+func (s *session) account(t *trunk.Trunk, dir trunk.Direction) {
+	if s.isAnswered() {
+		t.Answered(dir)
+	} else {
+		t.Failed(dir)
+	}
+}
+
+func (s *session) isAnswered() bool { return !s.info.Answered.IsZero() }
+
+func (s *session) update(change func(*call.Info)) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	change(&s.info)
+}
+
+func (s *session) setMedia(m *media.Session) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.media = m
+}
+
+// snapshot is the call as others see it, with counters as of now.
+func (s *session) snapshot() call.Info {
+	s.mu.Lock()
+	info, m := s.info, s.media
+	s.mu.Unlock()
+	if m == nil {
+		return info
+	}
+	ingress, egress, err := m.Media()
+	if err != nil {
+		// The call ended meanwhile: its last counters are in the record.
+		return info
+	}
+	info.Ingress.Media, info.Egress.Media = ingress, egress
+	return info
+}
+
+// legRecord describes a leg; t may be nil for a caller that is no trunk of ours.
+func (s *session) legRecord(leg call.Leg, t *trunk.Trunk) call.LegRecord {
+	r := call.LegRecord{CallID: leg.CallID(), Local: leg.Local(), Remote: leg.Peer()}
+	if t != nil {
+		r.Trunk, r.Realm = t.Name(), t.Realm()
+	}
+	return r
+}
