@@ -422,3 +422,35 @@ func TestDispositionsHaveDistinctCodes(t *testing.T) {
 		t.Errorf("a cause code stands for two refusals: %v", codes)
 	}
 }
+
+// A CANCEL that crosses the answer: the record says what happened, not that a leg failed.
+func TestCancelCrossesAnswer(t *testing.T) {
+	callee := newFakeLeg("callee", carrierPeer)
+	b := newBench(t, callee)
+	caller := b.call(callerSDP)
+	<-b.dialer.dialled
+	b.engine.onInstall = func() {
+		caller.emit(call.Ended{Cause: call.Cause{Code: "cancelled", SIP: 487, Text: "The caller gave up."}})
+	}
+	callee.emit(call.Accepted{Body: []byte(calledSDP)})
+	callee.expect(t, "ack")
+	callee.expect(t, "close")
+	if rec := b.record(t); rec.Cause.Code != "cancelled" || !rec.Answered.IsZero() {
+		t.Errorf("record %+v", rec)
+	}
+}
+
+// S7: a re-INVITE that meets one of the other side gets 491 and ends nothing.
+func TestGlareAcrossTheGateway(t *testing.T) {
+	callee := newFakeLeg("callee", carrierPeer)
+	b := newBench(t, callee)
+	caller := establish(t, b, callee)
+	callee.busy = true
+	caller.emit(call.Reinvited{Body: []byte(holdSDP)})
+	if a := caller.expect(t, "reject"); a.code != 491 {
+		t.Errorf("refused with %d, want 491", a.code)
+	}
+	caller.emit(call.Ended{Cause: call.Cause{Code: "normal-clearing", SIP: 200, Text: "The peer hung up."}})
+	callee.expect(t, "close")
+	b.record(t)
+}

@@ -86,10 +86,21 @@ func causeBadAnswer(err error) call.Cause {
 	}
 }
 
-func causeLegFailed(side call.Side, err error) call.Cause {
-	return call.Cause{
-		Code: "signalling-failure", By: byTandem, SIP: 503, Q850: q850TemporaryFailure,
-		Text: fmt.Sprintf("The %s leg could not be told of a change: %v.", side, err),
+// causeLegFailed explains a leg that refused to go on. Mostly it has ended in the very
+// moment, a CANCEL that crossed the answer for one, and then that is the reason.
+func causeLegFailed(leg call.Leg, side call.Side, err error) call.Cause {
+	for {
+		select {
+		case ev := <-leg.Events():
+			if ended, ok := ev.(call.Ended); ok {
+				return endedBy(side, ended.Cause)
+			}
+		default:
+			return call.Cause{
+				Code: "signalling-failure", By: byTandem, SIP: 503, Q850: q850TemporaryFailure,
+				Text: fmt.Sprintf("The %s leg could not be told of the answer: %v.", side, err),
+			}
+		}
 	}
 }
 

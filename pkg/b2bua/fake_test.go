@@ -22,6 +22,9 @@ type fakeLeg struct {
 	mu     sync.Mutex
 	closed bool
 	ended  bool
+
+	// busy refuses to send a re-INVITE, as a leg does whose own INVITE is not over.
+	busy bool
 }
 
 type action struct {
@@ -48,7 +51,12 @@ func (l *fakeLeg) Progress(code int, _ string, body []byte) error {
 func (l *fakeLeg) Accept(body []byte) error      { return l.do("accept", 200, body) }
 func (l *fakeLeg) Reject(r call.Rejection) error { return l.do("reject", r.Code, nil) }
 func (l *fakeLeg) Ack(body []byte) error         { return l.do("ack", 0, body) }
-func (l *fakeLeg) Reinvite(body []byte) error    { return l.do("reinvite", 0, body) }
+func (l *fakeLeg) Reinvite(body []byte) error {
+	if l.busy {
+		return errors.New("another INVITE is pending")
+	}
+	return l.do("reinvite", 0, body)
+}
 
 func (l *fakeLeg) Close(_ context.Context, cause call.Cause) {
 	l.mu.Lock()
@@ -126,17 +134,18 @@ func (d *fakeDialer) Dial(target call.Target, invite call.Invite) (call.Leg, err
 type fakeEngine struct {
 	mu    sync.Mutex
 	flows map[call.FlowKey]call.Flow
-	fail  error
+	// onInstall, if set, runs before flows go in.
+	onInstall func()
 }
 
 func newFakeEngine() *fakeEngine { return &fakeEngine{flows: make(map[call.FlowKey]call.Flow)} }
 
 func (e *fakeEngine) Install(flows []call.Flow) error {
+	if e.onInstall != nil {
+		e.onInstall()
+	}
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	if e.fail != nil {
-		return e.fail
-	}
 	for _, f := range flows {
 		e.flows[f.Key] = f
 	}

@@ -1,6 +1,14 @@
 package b2bua
 
-import "github.com/tandem-sbc/tandem/pkg/call"
+import (
+	"errors"
+
+	"github.com/tandem-sbc/tandem/pkg/call"
+)
+
+// requestPending asks a peer to try its re-INVITE again a little later (RFC 3261
+// section 14.1).
+var requestPending = call.Rejection{Code: 491, Reason: "Request Pending"}
 
 // talk carries an answered call until one side, or Tandem, ends it.
 func (s *session) talk(egress call.Leg) call.Cause {
@@ -21,7 +29,9 @@ func (s *session) talk(egress call.Leg) call.Cause {
 			return endedBy(side, ended.Cause)
 		}
 		if err := s.renegotiate(legs[side], legs[side.Other()], side, event); err != nil {
-			return causeLegFailed(side, err)
+			// Nothing was sent, because the leg has moved on meanwhile. If it is gone, its
+			// Ended is under way and has the reason.
+			s.log.Warn("re-negotiation not passed on", "from", side, "error", err)
 		}
 	}
 }
@@ -51,19 +61,23 @@ func (s *session) renegotiate(this, other call.Leg, side call.Side, event call.E
 func (s *session) relayOffer(this, other call.Leg, side call.Side, body []byte) error {
 	if s.pending != nil {
 		// The other side's offer is still under way (RFC 3261 section 14.2).
-		return this.Reject(call.Rejection{Code: 491, Reason: "Request Pending"})
+		return this.Reject(requestPending)
 	}
-	if body == nil {
-		s.pending = &exchange{from: side, delayed: true}
-		return other.Reinvite(nil)
+	var offer []byte
+	if body != nil {
+		var err error
+		if offer, err = s.media.Offer(side, body); err != nil {
+			s.log.Warn("re-INVITE refused", "side", side, "error", err)
+			return this.Reject(causeMedia(err).Rejection())
+		}
 	}
-	offer, err := s.media.Offer(side, body)
-	if err != nil {
-		s.log.Warn("re-INVITE refused", "side", side, "error", err)
-		return this.Reject(causeMedia(err).Rejection())
+	if err := other.Reinvite(offer); err != nil {
+		// The other side's own INVITE is not over yet: glare, seen from here.
+		s.media.Rollback()
+		return errors.Join(err, this.Reject(requestPending))
 	}
-	s.pending = &exchange{from: side}
-	return other.Reinvite(offer)
+	s.pending = &exchange{from: side, delayed: body == nil}
+	return nil
 }
 
 // relayAnswer takes the 2xx to a relayed re-INVITE back.

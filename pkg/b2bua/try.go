@@ -108,7 +108,7 @@ func (s *session) answer(leg call.Leg, body []byte) (cause call.Cause, answered 
 	}
 	out, err := s.media.Answer(call.Egress, body)
 	if ackErr := leg.Ack(nil); ackErr != nil {
-		return causeLegFailed(call.Egress, ackErr), false
+		return causeLegFailed(leg, call.Egress, ackErr), false
 	}
 	if err != nil {
 		return causeBadAnswer(err), false
@@ -132,7 +132,7 @@ func (s *session) answerWithOffer(leg call.Leg, offer []byte) (cause call.Cause,
 
 func (s *session) accept(body []byte) (cause call.Cause, answered bool) {
 	if err := s.ingress.Accept(body); err != nil {
-		return causeLegFailed(call.Ingress, err), false
+		return causeLegFailed(s.ingress, call.Ingress, err), false
 	}
 	s.update(func(info *call.Info) { info.State, info.Answered = call.Answered, time.Now() })
 	return call.Cause{}, true

@@ -75,7 +75,8 @@ type Target struct {
 }
 
 // Leg is one SIP dialog as the goroutine of its call sees it. Methods do not block
-// on the network except Close; they may be called from that one goroutine only.
+// on the network except Close; they may be called from that one goroutine only. An
+// error means that nothing was sent; a leg that is gone says so by Ended.
 // Package sipua implements it.
 type Leg interface {
 	// CallID is the leg's own Call-ID, for records and logs.

@@ -51,19 +51,24 @@ func (l *List) Between(key string, value, low, high int) {
 	}
 }
 
-// Suggest returns "did you mean X?" if one of known is close enough to word to be
-// a slip of the finger, else otherwise.
-func Suggest(word string, known []string, otherwise string) string {
-	best, at := len([]rune(word))/3+1, ""
+// Nearest returns the one of known that word is most likely a slip of the finger for,
+// or "" if none is within one letter in three.
+func Nearest(word string, known []string) string {
+	best, at := (len([]rune(word))+1)/3, ""
 	for _, k := range known {
 		if d := distance(strings.ToLower(word), strings.ToLower(k)); d <= best && (at == "" || d < best) {
 			best, at = d, k
 		}
 	}
-	if at == "" {
-		return otherwise
+	return at
+}
+
+// Suggest is a remedy: "did you mean X?" if one of known is Nearest to word, else otherwise.
+func Suggest(word string, known []string, otherwise string) string {
+	if at := Nearest(word, known); at != "" {
+		return fmt.Sprintf("did you mean %q?", at)
 	}
-	return fmt.Sprintf("did you mean %q?", at)
+	return otherwise
 }
 
 func isNameRune(r rune) bool {

@@ -81,7 +81,7 @@ func TestOrderAfterRestart(t *testing.T) {
 		}
 		return ports
 	}
-	if order() == order() {
+	if first, second := order(), order(); first == second {
 		t.Error("the same 64 ports in the same order twice")
 	}
 }

@@ -15,6 +15,7 @@ const (
 	exitTooLong
 	exitSourceRefused
 	exitNotRTP
+	exitNotRTCP
 	exitHold
 	exitSendFailed
 	numExits
@@ -27,6 +28,7 @@ var exitNames = [numExits]call.Exit{
 	exitTooLong:       {Reason: "too-long", Verdict: "drop"},
 	exitSourceRefused: {Reason: "source-refused", Verdict: "drop"},
 	exitNotRTP:        {Reason: "not-rtp", Verdict: "drop"},
+	exitNotRTCP:       {Reason: "not-rtcp", Verdict: "drop"},
 	exitHold:          {Reason: "hold", Verdict: "drop"},
 	exitSendFailed:    {Reason: "send-failed", Verdict: "drop"},
 }

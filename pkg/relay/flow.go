@@ -11,7 +11,7 @@ import (
 
 const (
 	rtpHeader  = 12 // bytes, RFC 3550 section 5.1
-	rtcpHeader = 8  // bytes of header and SSRC, RFC 3550 section 6.4.2
+	rtcpHeader = 8  // bytes of header and one SSRC, RFC 3550 section 6.4.2
 )
 
 // flow is an installed flow with its counters.
@@ -32,13 +32,20 @@ func newFlow(key call.FlowKey) *flow {
 	return &flow{key: key, stats: call.FlowStats{Key: key}}
 }
 
-// plausible reports whether a packet can be what its port is for. RTCP's packet
-// types are those that RFC 5761 section 4 sets apart.
+// isRTCP tells the packet types that no RTP payload type may look like (RFC 5761
+// section 4).
+func isRTCP(packet []byte) bool { return packet[1] >= 192 && packet[1] <= 223 }
+
+// plausible reports whether a packet can be what its port is for. RTCP on the RTP
+// port is let through: some peers multiplex unasked (RFC 5761).
 func plausible(packet []byte, rtcp bool) bool {
-	if rtcp {
-		return len(packet) >= rtcpHeader && packet[0]>>6 == 2 && packet[1] >= 192 && packet[1] <= 223
+	if len(packet) < rtcpHeader || packet[0]>>6 != 2 {
+		return false
 	}
-	return len(packet) >= rtpHeader && packet[0]>>6 == 2
+	if rtcp || isRTCP(packet) {
+		return isRTCP(packet)
+	}
+	return len(packet) >= rtpHeader+4*int(packet[0]&0x0f) // the header and its CSRCs
 }
 
 // received counts a packet that was let in; it reports whether it is the first.
@@ -55,7 +62,7 @@ func (f *flow) received(packet []byte, def *call.Flow, now time.Time) (first boo
 	f.stats.Last = now
 	f.stats.Packets++
 	f.stats.Bytes += uint64(len(packet))
-	if !def.RTCP {
+	if !isRTCP(packet) {
 		f.sequence.received(
 			binary.BigEndian.Uint32(packet[8:]),
 			binary.BigEndian.Uint16(packet[2:]),
@@ -77,7 +84,7 @@ func (f *flow) snapshot() call.FlowStats {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	s := f.stats
-	s.Lost, s.Reordered, s.Jitter = f.sequence.lost(), f.sequence.reordered, f.sequence.jitterTime()
+	s.Lost, s.Reordered, s.Jitter = f.sequence.lost(f.sequence.got), f.sequence.reordered, f.sequence.jitterTime()
 	return s
 }
 

@@ -2,105 +2,104 @@ package relay
 
 import "time"
 
-// maxDropout is how far ahead a sequence number may be and still continue a stream;
-// maxMisorder is how far behind (RFC 3550 appendix A.1). Beyond them the sender has
-// started its numbers anew.
+// The limits of the statistics, which are those of the kernel engine
+// (bpf/include/tandem/rtp.h): both engines give the same numbers for the same packets.
 const (
+	// maxDropout is from how far ahead a sequence number no longer continues a
+	// stream, maxMisorder from how far behind (RFC 3550 appendix A.1).
 	maxDropout  = 3000
 	maxMisorder = 100
+	// maxJitterTicks is from where a step of the timestamp is a new start, not time
+	// that passed; maxTransit is what one packet may add to the jitter.
+	maxJitterTicks = 1 << 20
+	maxTransit     = 250 * time.Millisecond
+	// offset keeps packets that are late for the very first one above zero.
+	offset = 1 << 16
 )
 
 // sequence keeps the reception statistics of a stream: what was expected against
-// what came (RFC 3550 A.3) and the interarrival jitter (A.8).
+// what came (RFC 3550 A.1, A.3), and the interarrival jitter (A.8).
 type sequence struct {
-	started bool
+	running bool
 	ssrc    uint32
-	base    uint32 // extended sequence number of the first packet
-	max     uint32 // highest extended sequence number so far
-	got     uint64 // packets since base
-	// missed is what earlier parts of the stream lost, before the SSRC changed or
-	// the numbers started anew.
-	missed    uint64
+	highest uint32 // extended sequence number, with offset
+	base    uint32 // likewise, the lowest of this run
+	got     uint64 // packets of this run
+	// suspect is the sequence number that would prove that the sender has started
+	// anew, plus 1; 0 is none.
+	suspect uint32
+	// before is what the runs before this one lost.
+	before    uint64
 	reordered uint64
 
-	transit uint32
-	jitter  uint32 // in timestamp units, times 16
-	clock   uint32
+	// timestamp came at arrival, which is counted from the flow's first packet.
+	referenced bool
+	timestamp  uint32
+	arrival    time.Duration
+	jitter     uint32 // ns, times 16
 }
 
-// received takes in one packet; since is its arrival time, counted from the first.
-func (s *sequence) received(ssrc uint32, seq uint16, timestamp uint32, since time.Duration, clock uint32) {
-	switch ahead := seq - uint16(s.max); {
-	case !s.started, ssrc != s.ssrc:
-		s.restart(ssrc, seq)
-	case ahead == 0:
-		s.got++ // a duplicate: received, neither lost nor late
-	case ahead < maxDropout:
-		s.max += uint32(ahead)
-		s.got++
-	case ahead > 65535-maxMisorder:
-		s.reordered++
-		s.got++
+// received takes in one packet, which came at now. clock is in Hz, 0 for no jitter.
+func (s *sequence) received(ssrc uint32, seq uint16, timestamp uint32, now time.Duration, clock uint32) {
+	delta := int16(seq - uint16(s.highest))
+	switch {
+	case !s.running, ssrc != s.ssrc:
+		s.start(ssrc, seq, s.got)
+	case delta > 0 && delta < maxDropout:
+		s.highest += uint32(delta)
+	case delta <= 0 && delta > -maxMisorder:
+		if delta < 0 {
+			s.reordered++
+		}
+		s.base = min(s.base, s.highest-uint32(-delta))
+	case s.suspect == uint32(seq)+1:
+		// Two in a row: the sender has started anew, and the one before belongs to it.
+		s.start(ssrc, seq-1, s.got-1)
+		s.highest++
+		s.got = 1
 	default:
-		s.restart(ssrc, seq)
+		s.suspect = uint32(seq+1) + 1
 	}
-	s.arrived(timestamp, since, clock)
-}
-
-// restart begins a new part of the stream; what the former one lost is kept.
-func (s *sequence) restart(ssrc uint32, seq uint16) {
-	missed, reordered, jitter, clock := s.lost(), s.reordered, s.jitter, s.clock
-	// One turn ahead, so that a late packet right after the first is not below zero.
-	first := 1<<16 + uint32(seq)
-	*s = sequence{
-		started: true, ssrc: ssrc, base: first, max: first, got: 1,
-		missed: missed, reordered: reordered, jitter: jitter, clock: clock,
+	s.got++
+	if clock != 0 {
+		s.arrived(timestamp, now, clock)
 	}
 }
 
-// lost is expected minus received, never below 0 (duplicates may outweigh losses).
-func (s *sequence) lost() uint64 {
-	if !s.started {
+// start closes a run of sequence numbers of which got packets came, and begins one
+// whose first packet is first.
+func (s *sequence) start(ssrc uint32, first uint16, got uint64) {
+	s.before = s.lost(got)
+	s.running, s.ssrc, s.suspect = true, ssrc, 0
+	s.base, s.highest = offset+uint32(first), offset+uint32(first)
+	s.got, s.referenced = 0, false
+}
+
+// lost is expected minus received over all runs, if got packets of this one came.
+// It is never below 0: duplicates do not make up for another run's loss.
+func (s *sequence) lost(got uint64) uint64 {
+	if !s.running {
 		return 0
 	}
-	expected := uint64(s.max-s.base) + 1
-	if expected <= s.got {
-		return s.missed
-	}
-	return s.missed + expected - s.got
+	expected := uint64(s.highest-s.base) + 1
+	return s.before + expected - min(expected, got)
 }
 
-// arrived brings the jitter up to date. The first packet of a part has nothing to be
-// compared with, nor has one whose clock is another than before.
-func (s *sequence) arrived(timestamp uint32, since time.Duration, clock uint32) {
-	if clock == 0 {
-		return
+// arrived brings the jitter up to date. Packets that repeat a timestamp (the updates
+// of one telephone-event, RFC 4733) say nothing of the network and are passed over.
+func (s *sequence) arrived(timestamp uint32, now time.Duration, clock uint32) {
+	ticks := int32(timestamp - s.timestamp)
+	if s.referenced {
+		if ticks == 0 {
+			return
+		}
+		if -maxJitterTicks < ticks && ticks < maxJitterTicks {
+			sent := time.Duration(ticks) * time.Second / time.Duration(clock)
+			transit := min((now - s.arrival - sent).Abs(), maxTransit)
+			s.jitter += uint32(transit) - (s.jitter+8)>>4
+		}
 	}
-	units := uint64(since/time.Second)*uint64(clock) + uint64(since%time.Second)*uint64(clock)/uint64(time.Second)
-	transit := uint32(units) - timestamp
-	comparable := s.got > 1 && s.clock == clock
-	d := int32(transit - s.transit)
-	s.transit = transit
-	if s.clock != clock {
-		s.clock, s.jitter = clock, 0
-	}
-	if !comparable {
-		return
-	}
-	// A sender's clock may jump, or lie: bounded so, the sum stays within its 32 bits.
-	s.jitter += min(magnitude(d), 1<<27) - (s.jitter+8)>>4
+	s.referenced, s.timestamp, s.arrival = true, timestamp, now
 }
 
-func magnitude(d int32) uint32 {
-	if d < 0 {
-		return -uint32(d)
-	}
-	return uint32(d)
-}
-
-func (s *sequence) jitterTime() time.Duration {
-	if s.clock == 0 {
-		return 0
-	}
-	return time.Duration(s.jitter>>4) * time.Second / time.Duration(s.clock)
-}
+func (s *sequence) jitterTime() time.Duration { return time.Duration(s.jitter >> 4) }

@@ -177,6 +177,9 @@ func (s *socket) forward(e *Engine, packet []byte, from netip.AddrPort) exit {
 		return exitTooLong
 	}
 	if !plausible(packet, p.flow.RTCP) {
+		if p.flow.RTCP {
+			return exitNotRTCP
+		}
 		return exitNotRTP
 	}
 	if f.received(packet, &p.flow, time.Now()) {

@@ -52,6 +52,9 @@ func ValidateGroups(groups []GroupConfig, trunks []Config) invalid.List {
 	names := make([]string, 0, len(trunks))
 	for _, t := range trunks {
 		kinds[t.Name] = t.Kind
+		if t.Kind != Platform && t.Kind != Carrier {
+			kinds[t.Name] = "" // said by the trunk itself
+		}
 		names = append(names, t.Name)
 	}
 	for i, g := range groups {

@@ -1,0 +1,96 @@
+/* SPDX-License-Identifier: Apache-2.0 OR GPL-2.0-only */
+/* Headers as on the wire, and the packet as the gates hand it on. */
+#ifndef TANDEM_PACKET_H
+#define TANDEM_PACKET_H
+
+#include <linux/bpf.h>
+#include <bpf/bpf_endian.h>
+#include "abi.h"
+
+/* A gate returns an exit, or this: not decided yet. */
+#define CARRY_ON -1
+
+/* Runs a gate and leaves the list if it has decided. */
+#define GATE(gate)                                                                                           \
+	do {                                                                                                 \
+		int decided = (gate);                                                                        \
+		if (decided != CARRY_ON)                                                                     \
+			return decided;                                                                      \
+	} while (0)
+
+#define ETHERTYPE_IPV4 bpf_htons(0x0800)
+#define ETHERTYPE_VLAN bpf_htons(0x8100)
+#define ETHERTYPE_QINQ bpf_htons(0x88a8)
+#define VLAN_ID_MASK   0x0fff
+#define IPPROTO_UDP    17
+#define IP_FRAGMENT    bpf_htons(0x3fff) /* more fragments, or an offset */
+#define TOS_DSCP       0x00fc /* in the word version_tos */
+#define TTL_ONE        0x0100 /* in the word ttl_protocol */
+
+struct ethernet {
+	__u8 dest[6];
+	__u8 source[6];
+	__be16 type;
+};
+
+struct vlan_tag {
+	__be16 tci;
+	__be16 type;
+};
+
+struct ipv4 {
+	__be16 version_tos; /* version and header length in words, then type of service */
+	__be16 total_length;
+	__be16 id;
+	__be16 fragment;
+	__be16 ttl_protocol;
+	__be16 checksum;
+	__be32 source;
+	__be32 dest;
+};
+
+struct udp {
+	__be16 source;
+	__be16 dest;
+	__be16 length;
+	__be16 checksum;
+};
+
+/* The start of RTP (RFC 3550 section 5.1); RTCP shares the first two bytes. */
+struct rtp {
+	__u8 version_csrcs;
+	__u8 marker_type;
+	__be16 sequence;
+	__be32 timestamp;
+	__be32 ssrc;
+};
+
+/* A packet on its way through the gates: what each found is there for those behind it. */
+struct packet {
+	struct xdp_md *ctx;
+	void *data;
+	void *end;
+	/* parse */
+	__u32 vlan;  /* id; 0 is untagged */
+	__u32 inner; /* of two tags */
+	__u32 l2_len;
+	struct ipv4 *ip;
+	struct udp *udp;
+	__u32 payload_len;
+	/* find_realm, find_flow */
+	struct realm *realm;
+	__u32 at; /* index in flows and rares */
+	struct rule *rule;
+	struct counters *counters;
+	/* check_rtp; the last three are RTP's */
+	int is_rtcp;
+	__u16 sequence;
+	__u32 timestamp;
+	__u32 ssrc;
+	/* find_next_hop */
+	struct way *way;
+	/* send */
+	int action;
+};
+
+#endif

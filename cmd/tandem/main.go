@@ -1,0 +1,27 @@
+// Command tandem shows a running gateway and checks config files.
+package main
+
+import (
+	"context"
+	"io"
+	"os"
+	"os/signal"
+	"syscall"
+)
+
+var version = "unknown" // set by the build
+
+func main() { os.Exit(mainStatus()) }
+
+func mainStatus() int {
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	defer stop()
+	return run(ctx, env{stdout: os.Stdout, stderr: os.Stderr, getenv: os.Getenv, version: version}, os.Args[1:])
+}
+
+// env is the world as a command sees it, so that whole commands run in tests.
+type env struct {
+	stdout, stderr io.Writer
+	getenv         func(string) string
+	version        string
+}

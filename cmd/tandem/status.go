@@ -1,0 +1,93 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strconv"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/tandem-sbc/tandem/pkg/admin"
+)
+
+func (c *cli) status() *cobra.Command {
+	return reader(c, "status", "The gateway at a glance", (*admin.Client).Status, c.showStatus)
+}
+
+func (c *cli) showStatus(s admin.Status) error {
+	engine := s.Engine.Engine
+	if s.EngineReason != "" {
+		engine += " (" + s.EngineReason + ")"
+	}
+	t := newTable(c.stdout)
+	t.row("node", s.Node)
+	t.row("version", s.Version)
+	t.row("state", s.State)
+	t.row("up", shortDuration(time.Duration(s.UptimeMS)*time.Millisecond))
+	t.row("engine", engine)
+	t.row("calls", fmt.Sprintf("%d active, %d total, %d answered, %d failed", s.Calls.Active, s.Calls.Total, s.Calls.Answered, s.Calls.Failed))
+	t.row("packets", fmt.Sprintf("%d in the kernel, %d in user space", s.Engine.KernelPackets, s.Engine.UserspacePackets))
+	for _, x := range s.Engine.Exits {
+		// Those forwarded are in the line above; reasons that never came up are noise.
+		if x.Verdict != "forward" && x.Packets > 0 {
+			t.row("", fmt.Sprintf("%d to %s: %s", x.Packets, x.Verdict, x.Reason))
+		}
+	}
+	r := s.Resources
+	t.row("resources", fmt.Sprintf("%d flows, %d port pairs, %d transactions, %d goroutines, %d file descriptors",
+		r.Flows, r.PortsInUse, r.Transactions, r.Goroutines, r.OpenFDs))
+	return t.flush()
+}
+
+func (c *cli) trunks() *cobra.Command {
+	return reader(c, "trunks", "Trunks with their calls, in and out apart", (*admin.Client).Trunks, c.showTrunks)
+}
+
+func (c *cli) showTrunks(trunks []admin.TrunkStatus) error {
+	t := newTable(c.stdout)
+	t.row("TRUNK", "REALM", "KIND", "STATE", "ACTIVE", "MAX", "IN", "ANSWERED", "FAILED", "OUT", "ANSWERED", "FAILED")
+	for _, tr := range trunks {
+		limit := "-"
+		if tr.MaxCalls > 0 {
+			limit = strconv.Itoa(tr.MaxCalls)
+		}
+		t.row(tr.Name, tr.Realm, tr.Kind, tr.State, strconv.Itoa(tr.In.Active+tr.Out.Active), limit,
+			count(tr.In.Attempts), count(tr.In.Answers), count(tr.In.Failures),
+			count(tr.Out.Attempts), count(tr.Out.Answers), count(tr.Out.Failures))
+	}
+	return t.flush()
+}
+
+// versions is what runs here and, if it answers, there.
+type versions struct {
+	Client admin.Version  `json:"client"`
+	Daemon *admin.Version `json:"daemon"`
+}
+
+func (c *cli) versionOf() *cobra.Command {
+	get := func(api *admin.Client, ctx context.Context) (versions, error) {
+		v := versions{Client: admin.ThisVersion(c.version)}
+		daemon, err := api.Version(ctx)
+		switch {
+		case err == nil:
+			v.Daemon = &daemon
+		case !errors.Is(err, admin.ErrNotRunning) && !errors.Is(err, admin.ErrNotAllowed):
+			return v, err
+		}
+		return v, nil
+	}
+	return reader(c, "version", "Versions of this command and of the daemon, if it runs", get, c.showVersions)
+}
+
+func (c *cli) showVersions(v versions) error {
+	t := newTable(c.stdout)
+	t.row("tandem", v.Client.Version, v.Client.Go, "Linux "+v.Client.Kernel)
+	if v.Daemon == nil {
+		t.row("tandemd", "does not answer on "+c.socket)
+	} else {
+		t.row("tandemd", v.Daemon.Version, v.Daemon.Go, "Linux "+v.Daemon.Kernel)
+	}
+	return t.flush()
+}

@@ -1,0 +1,37 @@
+// Command tandemd is the gateway's daemon: it reads one config, carries calls until
+// it is told to stop, and leaves nothing behind.
+package main
+
+import (
+	"context"
+	"flag"
+	"fmt"
+	"os"
+	"os/signal"
+	"syscall"
+
+	"github.com/tandem-sbc/tandem/pkg/app"
+	"github.com/tandem-sbc/tandem/pkg/config"
+)
+
+var version = "unknown" // set by the build
+
+func main() { os.Exit(run()) }
+
+func run() int {
+	file := flag.String("config", "/etc/tandem/tandem.yaml", "the config `file`")
+	flag.Parse()
+
+	cfg, err := config.Load(*file)
+	if err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		return 1
+	}
+	signals := make(chan os.Signal, 2)
+	signal.Notify(signals, syscall.SIGTERM, syscall.SIGINT, syscall.SIGHUP)
+	if err := app.Run(context.Background(), cfg, version, signals); err != nil {
+		fmt.Fprintf(os.Stderr, "tandemd: %v\n", err)
+		return 1
+	}
+	return 0
+}

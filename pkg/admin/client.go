@@ -1,0 +1,113 @@
+package admin
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"net"
+	"net/http"
+	"syscall"
+	"time"
+
+	"github.com/tandem-sbc/tandem/pkg/call"
+)
+
+const (
+	// clientTimeout bounds a request whose context has no earlier deadline.
+	clientTimeout = 10 * time.Second
+	// maxBody bounds an answer: 100,000 calls take about half of it.
+	maxBody = 256 << 20
+)
+
+var (
+	// ErrNotRunning means that nobody listens on the socket.
+	ErrNotRunning = errors.New("no daemon answers")
+	// ErrNotAllowed means that the file system does not let the caller in.
+	ErrNotAllowed = errors.New("permission denied")
+)
+
+// Client speaks the API. It is safe for use by several goroutines and needs no closing.
+type Client struct {
+	socket string
+	http   http.Client
+}
+
+// NewClient returns a client of the daemon on the socket; it does not connect yet.
+func NewClient(socket string) *Client {
+	var d net.Dialer
+	return &Client{socket: socket, http: http.Client{
+		Timeout: clientTimeout,
+		Transport: &http.Transport{
+			// One request per connection: nothing is left open between them.
+			DisableKeepAlives: true,
+			DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
+				return d.DialContext(ctx, "unix", socket)
+			},
+		},
+	}}
+}
+
+// Status returns the daemon at a glance.
+func (c *Client) Status(ctx context.Context) (Status, error) { return get[Status](ctx, c, "status") }
+
+// Calls returns the live calls, oldest first.
+func (c *Client) Calls(ctx context.Context) ([]call.Info, error) {
+	return get[[]call.Info](ctx, c, "calls")
+}
+
+// Trunks returns all trunks in the config's order.
+func (c *Client) Trunks(ctx context.Context) ([]TrunkStatus, error) {
+	return get[[]TrunkStatus](ctx, c, "trunks")
+}
+
+// Version returns what the daemon is.
+func (c *Client) Version(ctx context.Context) (Version, error) {
+	return get[Version](ctx, c, "version")
+}
+
+// get reads one resource. A field that this client does not know is left out, so that
+// it can speak to a newer daemon.
+func get[T any](ctx context.Context, c *Client, resource string) (T, error) {
+	var value T
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://tandem/v1/"+resource, nil)
+	if err != nil {
+		return value, fmt.Errorf("read %s: %w", resource, err)
+	}
+	resp, err := c.http.Do(req)
+	if err != nil {
+		return value, c.explain(resource, err)
+	}
+	defer resp.Body.Close()
+	body, err := io.ReadAll(io.LimitReader(resp.Body, maxBody+1))
+	switch {
+	case err != nil:
+		return value, fmt.Errorf("read %s: %w", resource, err)
+	case len(body) > maxBody:
+		return value, fmt.Errorf("read %s: the answer is longer than %d bytes", resource, maxBody)
+	case resp.StatusCode != http.StatusOK:
+		var f fault
+		if json.Unmarshal(body, &f) != nil || f.Error == "" {
+			f.Error = "no reason given"
+		}
+		return value, fmt.Errorf("read %s: the daemon says %s: %s", resource, resp.Status, f.Error)
+	}
+	if err := json.Unmarshal(body, &value); err != nil {
+		return value, fmt.Errorf("read %s: %w", resource, err)
+	}
+	return value, nil
+}
+
+// explain turns what connecting says into what it means.
+func (c *Client) explain(resource string, err error) error {
+	switch {
+	case errors.Is(err, fs.ErrNotExist), errors.Is(err, syscall.ECONNREFUSED):
+		return fmt.Errorf("%w on %s: start tandemd", ErrNotRunning, c.socket)
+	case errors.Is(err, fs.ErrPermission):
+		return fmt.Errorf("%w on %s: run as root or as a member of the socket's group", ErrNotAllowed, c.socket)
+	default:
+		return fmt.Errorf("read %s: %w", resource, err)
+	}
+}

@@ -1,0 +1,147 @@
+// Package app builds the daemon from a config and runs it: what is opened first is
+// closed last, and nothing of it stays when Run returns.
+package app
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"os"
+	"syscall"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+
+	"github.com/tandem-sbc/tandem/pkg/config"
+)
+
+// hangupTimeout bounds the end of the calls that are left when draining is over:
+// both sides get a BYE and a few seconds to answer it.
+const hangupTimeout = 12 * time.Second
+
+// task is a part of the daemon that runs until its context is done and then returns nil.
+type task struct {
+	name string
+	run  func(context.Context) error
+}
+
+// Run carries calls until a signal asks it to stop. SIGTERM and SIGINT refuse new
+// calls, wait up to the config's drain for the last one, then hang up both sides of
+// what is left; a second signal hangs up at once. Errors name what could not be
+// started, or what failed while it ran.
+func Run(ctx context.Context, cfg *config.Config, version string, signals <-chan os.Signal) (err error) {
+	log, err := newLogger(cfg.Log, os.Stderr)
+	if err != nil {
+		return err
+	}
+	d := &daemon{cfg: cfg, version: version, log: log, started: time.Now()}
+	defer func() { err = errors.Join(err, d.close()) }()
+	tasks, err := d.build()
+	if err != nil {
+		return err
+	}
+
+	ctx, stop := context.WithCancel(ctx)
+	defer stop()
+	group, ctx := errgroup.WithContext(ctx)
+	for _, t := range tasks {
+		group.Go(func() error {
+			if err := t.run(ctx); err != nil && ctx.Err() == nil {
+				return fmt.Errorf("%s: %w", t.name, err)
+			}
+			return nil
+		})
+	}
+	group.Go(func() error {
+		defer stop()
+		d.awaitStop(ctx, signals)
+		return nil
+	})
+	log.Info("tandem is up", "version", version, "node", cfg.Node, "engine", d.engineName, "realms", len(cfg.Realms), "trunks", len(cfg.Trunks))
+	return group.Wait()
+}
+
+// awaitStop returns when the calls have ended and the tasks may be stopped.
+func (d *daemon) awaitStop(ctx context.Context, signals <-chan os.Signal) {
+	for {
+		select {
+		case <-ctx.Done():
+			// A task failed: there is nothing to drain with.
+			d.gateway.Hangup()
+			d.awaitIdle(hangupTimeout, nil)
+			return
+		case sig := <-signals:
+			if sig == syscall.SIGHUP {
+				d.log.Warn("SIGHUP does nothing yet: a changed config needs a restart")
+				continue
+			}
+			d.gateway.Drain()
+			d.log.Info("draining: new calls get 503", "signal", sig.String(), "calls", d.gateway.Totals().Active, "longest", time.Duration(d.cfg.Drain))
+			if !d.awaitIdle(time.Duration(d.cfg.Drain), signals) {
+				d.log.Warn("hanging up the calls that are left", "calls", d.gateway.Totals().Active)
+			}
+			d.gateway.Hangup()
+			if !d.awaitIdle(hangupTimeout, nil) {
+				d.log.Error("calls did not end in time", "calls", d.gateway.Totals().Active)
+			}
+			return
+		}
+	}
+}
+
+// awaitIdle waits for the last call; false means that time, or the patience of
+// whoever sent another signal, ran out first.
+func (d *daemon) awaitIdle(patience time.Duration, signals <-chan os.Signal) bool {
+	ctx, cancel := context.WithTimeout(context.Background(), patience)
+	defer cancel()
+	interrupted := make(chan struct{})
+	defer func() { <-interrupted }()
+	go func() {
+		defer close(interrupted)
+		select {
+		case <-signals:
+			cancel()
+		case <-ctx.Done():
+		}
+	}()
+	err := d.gateway.Wait(ctx)
+	cancel()
+	return err == nil
+}
+
+// daemon is what Run holds together.
+type daemon struct {
+	cfg        *config.Config
+	version    string
+	log        *slog.Logger
+	started    time.Time
+	engineName string
+	// engineReason says why media does not run in the kernel, or is empty.
+	engineReason string
+
+	parts
+	closers []closer
+}
+
+type closer struct {
+	name  string
+	close func() error
+}
+
+// onClose registers what undoes a step of build.
+func (d *daemon) onClose(name string, f func() error) {
+	d.closers = append(d.closers, closer{name, f})
+}
+
+// close undoes build, last step first.
+func (d *daemon) close() error {
+	var errs []error
+	for i := len(d.closers) - 1; i >= 0; i-- {
+		if err := d.closers[i].close(); err != nil {
+			errs = append(errs, fmt.Errorf("close %s: %w", d.closers[i].name, err))
+		}
+	}
+	d.closers = nil
+	return errors.Join(errs...)
+}

@@ -1,0 +1,160 @@
+package app
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"net/netip"
+	"time"
+
+	"github.com/tandem-sbc/tandem/pkg/admin"
+	"github.com/tandem-sbc/tandem/pkg/b2bua"
+	"github.com/tandem-sbc/tandem/pkg/call"
+	"github.com/tandem-sbc/tandem/pkg/cdr"
+	"github.com/tandem-sbc/tandem/pkg/media"
+	"github.com/tandem-sbc/tandem/pkg/metrics"
+	"github.com/tandem-sbc/tandem/pkg/realm"
+	"github.com/tandem-sbc/tandem/pkg/route"
+	"github.com/tandem-sbc/tandem/pkg/sipua"
+	"github.com/tandem-sbc/tandem/pkg/trunk"
+)
+
+// flushTimeout bounds the writing of the last records at the end.
+const flushTimeout = 10 * time.Second
+
+// engine is a media engine as the daemon holds it.
+type engine interface {
+	media.Engine
+	io.Closer
+	Stats() (call.EngineStats, error)
+}
+
+// parts of the daemon that others ask.
+type parts struct {
+	engine  engine
+	media   *media.Media
+	trunks  *trunk.Table
+	records *cdr.Writer
+	gateway *b2bua.Gateway
+	stacks  stacks
+}
+
+// build opens everything in the order in which one part needs the other. What it
+// opened before an error is closed by the caller.
+func (d *daemon) build() ([]task, error) {
+	attached, err := realm.Attach(d.cfg.Realms)
+	if err != nil {
+		return nil, err
+	}
+	tasks, err := d.buildEngine(attached)
+	if err != nil {
+		return nil, err
+	}
+	d.media, err = media.New(media.Config{
+		Realms: mediaRealms(d.cfg.Realms), Quarantine: d.cfg.Media.Quarantine, Engine: d.engine, Log: d.log,
+	})
+	if err != nil {
+		return nil, err
+	}
+	tasks = append(tasks, task{"media events", d.media.Run})
+
+	if d.trunks, err = trunk.New(d.cfg.Trunks, d.cfg.Groups); err != nil {
+		return nil, err
+	}
+	routes, err := route.New(d.cfg.Routes)
+	if err != nil {
+		return nil, err
+	}
+	if d.records, err = cdr.Open(d.cfg.CDR, d.log); err != nil {
+		return nil, err
+	}
+	d.onClose("call records", func() error {
+		ctx, cancel := context.WithTimeout(context.Background(), flushTimeout)
+		defer cancel()
+		return d.records.Close(ctx)
+	})
+
+	d.stacks = make(stacks, len(d.cfg.Realms))
+	d.gateway = b2bua.New(b2bua.Config{
+		Node: d.cfg.Node, Engine: d.engineName, MaxCalls: d.cfg.MaxCalls, Trunks: d.trunks, Routes: routes,
+		Media: d.media, Dialer: d.stacks, Records: d.records, Log: d.log,
+	})
+	for _, r := range d.cfg.Realms {
+		stack, err := sipua.Listen(sipua.Config{
+			Realm: r.Name, Listen: r.SIPAddr(), Device: r.Device(), DSCP: r.SIPDSCP, UserAgent: "Tandem/" + d.version,
+			Peer: d.peerKind(r.Name), Handler: ingress{r.Name, d.gateway}, Log: d.log.With("realm", r.Name),
+		})
+		if err != nil {
+			return nil, fmt.Errorf("realm %s: %w", r.Name, err)
+		}
+		d.stacks[r.Name] = stack
+		tasks = append(tasks, task{"SIP of realm " + r.Name, stack.Run})
+	}
+	return d.buildSight(tasks)
+}
+
+// buildSight adds what shows the daemon to people and to Prometheus.
+func (d *daemon) buildSight(tasks []task) ([]task, error) {
+	server, err := admin.New(d.cfg.Admin, d.adminSources())
+	if err != nil {
+		return nil, err
+	}
+	d.onClose("admin API", server.Close)
+	tasks = append(tasks, task{"admin API", server.Run})
+	if d.cfg.Metrics.Address != "" {
+		exporter, err := metrics.Listen(d.cfg.Metrics, d.metricsSources())
+		if err != nil {
+			return nil, err
+		}
+		d.onClose("metrics", exporter.Close)
+		tasks = append(tasks, task{"metrics", exporter.Run})
+	}
+	return tasks, nil
+}
+
+func mediaRealms(realms []realm.Config) []media.Realm {
+	list := make([]media.Realm, len(realms))
+	for i, r := range realms {
+		list[i] = media.Realm{Name: r.Name, Number: realmNumber(i), Addr: r.Address.Addr(), Ports: r.MediaPorts, DSCP: r.DSCP}
+	}
+	return list
+}
+
+// realmNumber is a realm's number in flow keys: its place in the config, from 1, so
+// that the zero value is no realm.
+func realmNumber(index int) uint16 { return uint16(index + 1) }
+
+// stacks are the SIP user agents by realm; together they dial.
+type stacks map[string]*sipua.Stack
+
+// Dial implements b2bua.Dialer.
+func (s stacks) Dial(target call.Target, invite call.Invite) (call.Leg, error) {
+	stack, ok := s[target.Realm]
+	if !ok {
+		return nil, fmt.Errorf("realm %q has no SIP stack", target.Realm)
+	}
+	return stack.Dial(target, invite)
+}
+
+// ingress hands a realm's calls to the gateway with the realm's name.
+type ingress struct {
+	realm   string
+	gateway *b2bua.Gateway
+}
+
+// Invite implements sipua.Handler.
+func (i ingress) Invite(leg call.Leg, invite call.Invite) { i.gateway.Invite(i.realm, leg, invite) }
+
+// peerKind admits the sources that are trunks of the realm.
+func (d *daemon) peerKind(realm string) func(netip.Addr) sipua.PeerKind {
+	return func(src netip.Addr) sipua.PeerKind {
+		switch t := d.trunks.ByPeer(realm, src); {
+		case t == nil:
+			return sipua.PeerUnknown
+		case t.Kind() == trunk.Platform:
+			return sipua.PeerPlatform
+		default:
+			return sipua.PeerCarrier
+		}
+	}
+}

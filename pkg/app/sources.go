@@ -1,0 +1,113 @@
+package app
+
+import (
+	"fmt"
+
+	"github.com/tandem-sbc/tandem/pkg/admin"
+	"github.com/tandem-sbc/tandem/pkg/metrics"
+	"github.com/tandem-sbc/tandem/pkg/sipua"
+	"github.com/tandem-sbc/tandem/pkg/trunk"
+)
+
+// adminSources are what the API shows.
+func (d *daemon) adminSources() admin.Sources {
+	return admin.Sources{
+		Version: d.version,
+		Started: d.started,
+		Status:  d.status,
+		Calls:   d.gateway.Calls,
+		Trunks: func() []admin.TrunkStatus {
+			all := d.trunks.All()
+			list := make([]admin.TrunkStatus, len(all))
+			for i, t := range all {
+				s := t.Status()
+				list[i] = admin.TrunkStatus{
+					Name: s.Name, Realm: s.Realm, Kind: s.Kind, State: s.State, MaxCalls: s.MaxCalls,
+					In: admin.TrunkDirection(s.In), Out: admin.TrunkDirection(s.Out),
+				}
+			}
+			return list
+		},
+		Log: d.log,
+	}
+}
+
+func (d *daemon) status() (admin.Status, error) {
+	engine, err := d.engine.Stats()
+	if err != nil {
+		return admin.Status{}, fmt.Errorf("media engine: %w", err)
+	}
+	totals := d.gateway.Totals()
+	s := admin.Status{
+		Node: d.cfg.Node, State: admin.Running, Engine: engine, EngineReason: d.engineReason,
+		Calls: admin.Calls{
+			Active: totals.Active, Total: uint64(totals.Total), Answered: uint64(totals.Answered), Failed: uint64(totals.Failed),
+		},
+		Resources: admin.Resources{PortsInUse: d.media.PortsInUse(), Flows: engine.Flows},
+	}
+	if d.gateway.Draining() {
+		s.State = admin.Draining
+	}
+	for _, stack := range d.stacks {
+		s.Resources.Transactions += stack.Stats().Transactions
+	}
+	return s, nil
+}
+
+// metricsSources are what Prometheus scrapes.
+func (d *daemon) metricsSources() metrics.Sources {
+	return metrics.Sources{
+		Node: d.cfg.Node, Version: d.version,
+		Engine: d.engine.Stats,
+		Calls: func() metrics.Calls {
+			t := d.gateway.Totals()
+			return metrics.Calls{Active: t.Active, Total: uint64(t.Total), Answered: uint64(t.Answered), Failed: uint64(t.Failed)}
+		},
+		Trunks: func() []metrics.Trunk {
+			var list []metrics.Trunk
+			for _, t := range d.trunks.All() {
+				s := t.Status()
+				list = append(list, metrics.Trunk{
+					Name: s.Name, Realm: s.Realm, Kind: s.Kind, MaxCalls: s.MaxCalls,
+					In: trunkDirection(s.In), Out: trunkDirection(s.Out),
+				})
+			}
+			return list
+		},
+		SIP: func() []metrics.SIP {
+			var list []metrics.SIP
+			for _, r := range d.cfg.Realms {
+				list = append(list, sipMetrics(r.Name, d.stacks[r.Name].Stats()))
+			}
+			return list
+		},
+		PortsInUse: d.media.PortsInUse,
+		CDR: func() metrics.CDR {
+			s := d.records.Stats()
+			return metrics.CDR{Written: s.Written, WriteErrors: s.WriteErrors, Dropped: s.Dropped, Queued: s.Queued, Causes: s.Causes}
+		},
+		Draining: d.gateway.Draining,
+		Log:      d.log,
+	}
+}
+
+func trunkDirection(s trunk.DirectionStat) metrics.TrunkDirection {
+	return metrics.TrunkDirection{Active: s.Active, Attempts: s.Attempts, Answers: s.Answers, Failures: s.Failures}
+}
+
+func sipMetrics(realm string, s sipua.Stats) metrics.SIP {
+	m := metrics.SIP{
+		Realm: realm, Requests: make(map[string]metrics.InOut, len(s.Requests)),
+		Retransmissions: metrics.InOut(s.Retransmissions),
+		UnknownSources:  s.UnknownSources, ParseErrors: s.ParseErrors, Strays: s.Strays, Oversize: s.Oversize,
+		SendErrors: s.SendErrors, ReadErrors: s.ReadErrors,
+		Legs: s.Legs, Transactions: s.Transactions,
+	}
+	for method, c := range s.Requests {
+		m.Requests[method] = metrics.InOut(c)
+	}
+	for class, c := range s.Responses {
+		m.Responses[class] = metrics.InOut(c)
+	}
+	return m
+}

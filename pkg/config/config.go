@@ -1,0 +1,59 @@
+// Package config reads the config file: YAML into each package's own Config, all
+// checked, and everything that is wrong reported at once with its file, line and key.
+package config
+
+import (
+	"time"
+
+	"github.com/tandem-sbc/tandem/pkg/admin"
+	"github.com/tandem-sbc/tandem/pkg/call"
+	"github.com/tandem-sbc/tandem/pkg/cdr"
+	"github.com/tandem-sbc/tandem/pkg/metrics"
+	"github.com/tandem-sbc/tandem/pkg/realm"
+	"github.com/tandem-sbc/tandem/pkg/route"
+	"github.com/tandem-sbc/tandem/pkg/trunk"
+)
+
+//go:generate go run ./internal/docgen ../../docs
+
+// Config is the whole file. The struct tags are its grammar and its reference: yaml
+// is the key, doc the meaning, range and enum what is allowed, required what has no
+// default. docs/config.md and docs/config.schema.json are generated from them.
+type Config struct {
+	Node     string              `yaml:"node" json:"node" required:"true" doc:"Name of this gateway, for records and logs."`
+	Engine   string              `yaml:"engine" json:"engine" enum:"auto,kernel,userspace" doc:"What moves media: the kernel (XDP), sockets in user space, or auto: the kernel if it can, else user space, said loudly."`
+	MaxCalls int                 `yaml:"max_calls" json:"max_calls" range:"1-262144" doc:"Most calls at once on the whole gateway. The kernel engine's maps are allocated for it at start."`
+	Drain    time.Duration       `yaml:"drain" json:"drain" range:"0s-24h" doc:"How long a stopping gateway waits for its calls before it hangs them up."`
+	Log      Log                 `yaml:"log" json:"log" doc:"Log, to standard error."`
+	Realms   []realm.Config      `yaml:"realms" json:"realms" required:"true" doc:"Network attachments, one address each."`
+	Trunks   []trunk.Config      `yaml:"trunks" json:"trunks" required:"true" doc:"SIP peers."`
+	Groups   []trunk.GroupConfig `yaml:"groups" json:"groups" doc:"Sets of trunks that can stand in for each other."`
+	Routes   []route.Config      `yaml:"routes" json:"routes" required:"true" doc:"Dial plan: the first route that matches a call wins. A call that none matches gets 503."`
+	Media    Media               `yaml:"media" json:"media" doc:"RTP ports."`
+	Admin    admin.Config        `yaml:"admin" json:"admin" doc:"The API that the tandem command speaks."`
+	Metrics  metrics.Config      `yaml:"metrics" json:"metrics" doc:"Prometheus metrics."`
+	CDR      cdr.Config          `yaml:"cdr" json:"cdr" doc:"Call detail records."`
+}
+
+// Log says what is logged, and how.
+type Log struct {
+	Level  string `yaml:"level" json:"level" enum:"debug,info,warn,error" doc:"Least severity that is logged."`
+	Format string `yaml:"format" json:"format" enum:"auto,human,json" doc:"Form of a line; auto is human on a terminal and json otherwise."`
+}
+
+// Media is what the media plane has in common over all realms.
+type Media struct {
+	Quarantine time.Duration `yaml:"quarantine" json:"quarantine" range:"0s-10m" doc:"How long an RTP port rests after a call, so that late packets of one call never reach the next."`
+}
+
+// SetDefaults fills in what the file may leave out.
+func (c *Config) SetDefaults() {
+	c.Engine = call.EngineAuto
+	c.MaxCalls = 16384
+	c.Drain = 30 * time.Second
+	c.Log = Log{Level: "info", Format: "auto"}
+	c.Media = Media{Quarantine: 5 * time.Second} // M9
+	c.Admin.SetDefaults()
+	c.Metrics.SetDefaults()
+	c.CDR.SetDefaults()
+}

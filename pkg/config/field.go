@@ -1,0 +1,113 @@
+package config
+
+import (
+	"encoding"
+	"fmt"
+	"net/netip"
+	"reflect"
+	"strings"
+	"time"
+
+	"github.com/tandem-sbc/tandem/pkg/call"
+)
+
+// field is one key of the grammar, as the struct tags say.
+type field struct {
+	key string
+	// index of the struct's field.
+	index int
+	typ   reflect.Type
+	doc   string
+	// low and high bound a number or a duration; empty if nothing does.
+	low, high string
+	enum      []string
+	required  bool
+}
+
+// fields lists the keys of a config struct in their order.
+func fields(t reflect.Type) []field {
+	fs := make([]field, 0, t.NumField())
+	for i := range t.NumField() {
+		sf := t.Field(i)
+		f := field{key: sf.Tag.Get("yaml"), index: i, typ: sf.Type, doc: sf.Tag.Get("doc"), required: sf.Tag.Get("required") == "true"}
+		f.low, f.high, _ = strings.Cut(sf.Tag.Get("range"), "-")
+		if enum := sf.Tag.Get("enum"); enum != "" {
+			f.enum = strings.Split(enum, ",")
+		}
+		fs = append(fs, f)
+	}
+	return fs
+}
+
+func keys(fs []field) []string {
+	names := make([]string, len(fs))
+	for i, f := range fs {
+		names[i] = f.key
+	}
+	return names
+}
+
+// maxItems of any list: far more than a gateway has, few enough to compare each
+// with each.
+const maxItems = 1000
+
+// kind is the YAML form of a Go type.
+type kind int
+
+const (
+	kindMap kind = iota
+	kindList
+	kindString
+	kindInteger
+	kindDuration
+	kindText // a string that the type reads itself
+)
+
+var (
+	durationType = reflect.TypeFor[time.Duration]()
+	textType     = reflect.TypeFor[encoding.TextUnmarshaler]()
+)
+
+// kindOf says how a type is written. A type without a form is a mistake of whoever
+// wrote the struct, not of the file; every test of this package meets it.
+func kindOf(t reflect.Type) kind {
+	switch {
+	case t == durationType:
+		return kindDuration
+	case reflect.PointerTo(t).Implements(textType):
+		return kindText
+	}
+	switch t.Kind() {
+	case reflect.Struct:
+		return kindMap
+	case reflect.Slice:
+		return kindList
+	case reflect.String:
+		return kindString
+	case reflect.Int, reflect.Uint8, reflect.Uint16:
+		return kindInteger
+	}
+	panic(fmt.Sprintf("config: type %s has no YAML form", t))
+}
+
+// text describes a type that reads itself from a string.
+type text struct {
+	name, article string
+	example       string
+	// pattern is the JSON Schema's regular expression.
+	pattern string
+}
+
+const (
+	octets = `[0-9]{1,3}\.[0-9]{1,3}\.[0-9]{1,3}\.[0-9]{1,3}`
+	ports  = `[0-9]{1,5}-[0-9]{1,5}`
+)
+
+var texts = map[reflect.Type]text{
+	reflect.TypeFor[netip.Prefix]():   {"address/length", "an address with its prefix length", "192.0.2.2/24", "^" + octets + "/[0-9]{1,2}$"},
+	reflect.TypeFor[netip.Addr]():     {"address", "an address", "192.0.2.1", "^" + octets + "$"},
+	reflect.TypeFor[call.PortRange](): {"first-last", "a range of ports", "16384-24575", "^" + ports + "$"},
+}
+
+// durationPattern is what time.ParseDuration reads, without signs.
+const durationPattern = `^([0-9]+(\.[0-9]*)?(ns|us|µs|ms|s|m|h))+$`

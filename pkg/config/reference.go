@@ -1,0 +1,92 @@
+package config
+
+import (
+	"fmt"
+	"reflect"
+	"strings"
+)
+
+// Reference is docs/config.md: every key with its type, default and meaning.
+func Reference() []byte {
+	var b strings.Builder
+	b.WriteString(referenceHead)
+	defaults := new(Config)
+	defaults.SetDefaults()
+	root := reflect.ValueOf(defaults).Elem()
+	b.WriteString("\n## The file\n\n")
+	writeTable(&b, root)
+	for _, f := range fields(root.Type()) {
+		switch {
+		case kindOf(f.typ) == kindMap:
+			fmt.Fprintf(&b, "\n## %s\n\n%s\n\n", f.key, f.doc)
+			writeTable(&b, root.Field(f.index))
+		case kindOf(f.typ) == kindList && kindOf(f.typ.Elem()) == kindMap:
+			fmt.Fprintf(&b, "\n## %s\n\n%s Each entry of the list has these keys:\n\n", f.key, f.doc)
+			writeTable(&b, defaultItem(f.typ.Elem()))
+		}
+	}
+	return []byte(b.String())
+}
+
+const referenceHead = `# Config reference
+
+<!-- Generated from the types by "go generate ./pkg/config". Change the struct tags, not this file. -->
+
+The daemon reads one YAML file, by default /etc/tandem/tandem.yaml. [tandem.yaml](tandem.yaml) is a complete one with
+comments; [config.schema.json](config.schema.json) is its JSON Schema, for editors.
+
+` + "`tandem check FILE`" + ` reads it as the daemon does and prints everything that is wrong, each with its line, its key and
+what would be right:
+
+` + "```" + `
+tandem.yaml:14: realms[1].media_ports: 16384-24575 overlaps realm "platform" (16384-24575); give each realm a range of its own, e.g. 24576-32767
+` + "```" + `
+
+The grammar is strict: a key that is not listed here, a key given twice or a value of another type is an error. Anchors,
+aliases and tags are not read. Durations have a unit: 500ms, 30s, 1m30s, 2h. Names are 1 to 63 letters, digits, dots,
+dashes and underscores, a letter or digit first. A list has at most 1000 entries, the file at most 1 MiB.
+`
+
+// writeTable writes the keys of a config struct; its value holds the defaults.
+func writeTable(b *strings.Builder, v reflect.Value) {
+	b.WriteString("| key | type | default | meaning |\n|---|---|---|---|\n")
+	for _, f := range fields(v.Type()) {
+		fmt.Fprintf(b, "| `%s` | %s | %s | %s |\n", f.key, typeName(f), defaultName(f, v.Field(f.index)), f.doc)
+	}
+}
+
+func typeName(f field) string {
+	switch kindOf(f.typ) {
+	case kindMap:
+		return fmt.Sprintf("[keys](#%s)", f.key)
+	case kindList:
+		if kindOf(f.typ.Elem()) == kindMap {
+			return fmt.Sprintf("[list](#%s)", f.key)
+		}
+		return "list of text"
+	case kindInteger:
+		return fmt.Sprintf("number, %s to %s", f.low, f.high)
+	case kindDuration:
+		return fmt.Sprintf("duration, %s to %s", f.low, f.high)
+	case kindText:
+		return texts[f.typ].name
+	}
+	if f.enum != nil {
+		return strings.Join(f.enum, ", ")
+	}
+	return "text"
+}
+
+func defaultName(f field, v reflect.Value) string {
+	if f.required {
+		return "required"
+	}
+	if kindOf(f.typ) == kindMap {
+		return "see below"
+	}
+	d := defaultOf(f, v)
+	if d == nil {
+		return "none"
+	}
+	return "`" + written(d) + "`"
+}

@@ -1,0 +1,138 @@
+package config
+
+import (
+	"fmt"
+	"net/netip"
+	"slices"
+	"time"
+
+	"github.com/tandem-sbc/tandem/pkg/call"
+	"github.com/tandem-sbc/tandem/pkg/invalid"
+	"github.com/tandem-sbc/tandem/pkg/realm"
+	"github.com/tandem-sbc/tandem/pkg/route"
+	"github.com/tandem-sbc/tandem/pkg/trunk"
+)
+
+// Validate checks every part by its own rules, and then what the parts say of each
+// other. Keys are paths in the file.
+func (c *Config) Validate() invalid.List {
+	var l invalid.List
+	l.Name("node", c.Node)
+	l.OneOf("engine", c.Engine, call.EngineAuto, call.EngineKernel, call.EngineUserspace)
+	l.Between("max_calls", c.MaxCalls, 1, 262_144)
+	within(&l, "drain", c.Drain, 0, 24*time.Hour)
+	l.OneOf("log.level", c.Log.Level, "debug", "info", "warn", "error")
+	l.OneOf("log.format", c.Log.Format, "auto", "human", "json")
+	within(&l, "media.quarantine", c.Media.Quarantine, 0, 10*time.Minute)
+	l.Under("admin", c.Admin.Validate())
+	l.Under("metrics", c.Metrics.Validate())
+	l.Under("cdr", c.CDR.Validate())
+
+	if len(c.Realms) == 0 {
+		l.Add("realms", "describe at least one network attachment", "is missing")
+	}
+	l.Under("realms", realm.ValidateAll(c.Realms))
+	if c.Engine != call.EngineUserspace {
+		c.validateAttachments(&l)
+	}
+	if len(c.Trunks) == 0 {
+		l.Add("trunks", "describe at least one SIP peer", "is missing")
+	}
+	l.Under("trunks", trunk.ValidateAll(c.Trunks))
+	for i, t := range c.Trunks {
+		l.Under(fmt.Sprintf("trunks[%d]", i), c.validateReach(t))
+	}
+	l.Under("groups", trunk.ValidateGroups(c.Groups, c.Trunks))
+	if len(c.Routes) == 0 {
+		l.Add("routes", "without one no call can go anywhere", "is missing")
+	}
+	l.Under("routes", route.ValidateAll(c.Routes, trunkNames(c.Trunks), groupNames(c.Groups)))
+	c.validateManagement(&l)
+	return l
+}
+
+func within(l *invalid.List, key string, d, low, high time.Duration) {
+	if d < low || d > high {
+		l.Add(key, fmt.Sprintf("give %s to %s", short(low), short(high)), "%s is out of range", d)
+	}
+}
+
+// validateAttachments keeps realms apart where the kernel engine tells them apart.
+func (c *Config) validateAttachments(l *invalid.List) {
+	for i, r := range c.Realms {
+		j := slices.IndexFunc(c.Realms[:i], func(o realm.Config) bool { return o.Interface == r.Interface && o.VLAN == r.VLAN })
+		if j < 0 || r.Interface == "" {
+			continue
+		}
+		key := fmt.Sprintf("realms[%d].interface", i)
+		l.Add(key, "give each realm an interface or a vlan of its own, or set engine: userspace",
+			"%s is realm %q's already, and the kernel engine knows realms by interface and vlan", r.Device(), c.Realms[j].Name)
+	}
+}
+
+// validateReach checks that a trunk's realm exists and has a way to the trunk's targets.
+func (c *Config) validateReach(t trunk.Config) invalid.List {
+	var l invalid.List
+	if t.Realm == "" {
+		return nil // said by the trunk itself
+	}
+	i := slices.IndexFunc(c.Realms, func(r realm.Config) bool { return r.Name == t.Realm })
+	if i < 0 {
+		names := make([]string, len(c.Realms))
+		for i, r := range c.Realms {
+			names[i] = r.Name
+		}
+		l.Add("realm", invalid.Suggest(t.Realm, names, "name one of the realms"), "there is no realm %q", t.Realm)
+		return l
+	}
+	r := c.Realms[i]
+	for i, text := range t.Targets {
+		target, err := trunk.ParseTarget(text)
+		if err != nil || !r.Address.IsValid() {
+			continue // said where it was read
+		}
+		key := fmt.Sprintf("targets[%d]", i)
+		switch {
+		case target == r.SIPAddr():
+			l.Add(key, "give the peer's", "%s is this gateway's own address in realm %q", target, r.Name)
+		case !r.Address.Contains(target.Addr()) && !r.Gateway.IsValid():
+			l.Add(key, fmt.Sprintf("give realm %q a gateway, or a target in its subnet", r.Name),
+				"%s is outside %s, and realm %q has no gateway", target.Addr(), r.Address.Masked(), r.Name)
+		}
+	}
+	return l
+}
+
+// validateManagement keeps metrics off the realms (N6). Loopback cannot be reached
+// from any of them.
+func (c *Config) validateManagement(l *invalid.List) {
+	address, err := netip.ParseAddrPort(c.Metrics.Address)
+	if err != nil || address.Addr().IsLoopback() {
+		return
+	}
+	if address.Addr().IsUnspecified() {
+		l.Add("metrics.address", "give the management network's address, or 127.0.0.1", "%s can be reached from every realm", c.Metrics.Address)
+		return
+	}
+	for _, r := range c.Realms {
+		if r.Address.Addr() == address.Addr().Unmap() {
+			l.Add("metrics.address", "give the management network's address, or 127.0.0.1", "%s can be reached from realm %q", c.Metrics.Address, r.Name)
+		}
+	}
+}
+
+func trunkNames(trunks []trunk.Config) []string {
+	names := make([]string, len(trunks))
+	for i, t := range trunks {
+		names[i] = t.Name
+	}
+	return names
+}
+
+func groupNames(groups []trunk.GroupConfig) []string {
+	names := make([]string, len(groups))
+	for i, g := range groups {
+		names[i] = g.Name
+	}
+	return names
+}

@@ -1,0 +1,214 @@
+package datapath
+
+import (
+	"errors"
+	"fmt"
+	"net/netip"
+	"time"
+
+	"github.com/tandem-sbc/tandem/pkg/call"
+)
+
+// resolveLimit is how long Install waits for next hops that are being resolved.
+const resolveLimit = 250 * time.Millisecond
+
+// Bounds of call.Flow.ClockRate.
+const (
+	minClockRate = 1000
+	maxClockRate = 1_000_000
+)
+
+// installed is a flow in the kernel.
+type installed struct {
+	at  uint32 // in the flow table
+	hop *hop   // nil while on hold
+}
+
+// Install puts flows into the kernel, all or none. A flow whose key is there already is
+// updated in place: no packet finds it missing, and its counters go on. Packets flow when
+// Install returns; a next hop that is not resolved after 250 ms does not fail it, its
+// packets go to the stack until it is. Errors wrap ErrFull and ErrClosed.
+func (e *Engine) Install(flows []call.Flow) error {
+	if err := e.validate(flows); err != nil {
+		return err
+	}
+	held, err := e.acquireHops(flows)
+	if err != nil {
+		e.releaseHops(held)
+		return err
+	}
+	e.hops.wait(held, resolveLimit)
+	replaced, err := e.write(flows, held)
+	if err != nil {
+		e.releaseHops(held)
+		return err
+	}
+	e.releaseHops(replaced)
+	return nil
+}
+
+// acquireHops returns one next hop per flow, nil for one on hold; after an error those
+// it had got by then.
+func (e *Engine) acquireHops(flows []call.Flow) ([]*hop, error) {
+	held := make([]*hop, len(flows))
+	for i, f := range flows {
+		if f.Hold {
+			continue
+		}
+		h, err := e.hops.acquire(hopKey{realm: f.OutRealm, dst: f.Dest.Addr().Unmap()})
+		if err != nil {
+			return held, err
+		}
+		held[i] = h
+	}
+	return held, nil
+}
+
+func (e *Engine) releaseHops(held []*hop) {
+	for _, h := range held {
+		if h != nil {
+			e.hops.release(h)
+		}
+	}
+}
+
+// write makes the change, and returns the next hops that are no longer used by it.
+func (e *Engine) write(flows []call.Flow, held []*hop) (replaced []*hop, err error) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	if e.closed {
+		return nil, ErrClosed
+	}
+	added := 0
+	for _, f := range flows {
+		if _, ok := e.flows[canonical(f.Key)]; !ok {
+			added++
+		}
+	}
+	if len(e.flows)+added > e.maxFlows {
+		return nil, fmt.Errorf("%w: %d flows", ErrFull, e.maxFlows)
+	}
+	// Every rule before any port leads to one: the peers are let in together.
+	actives := make([]uint32, len(flows))
+	for i, f := range flows {
+		var nextHop uint16
+		if held[i] != nil {
+			nextHop = held[i].id
+		}
+		actives[i] = e.table.prepare(e.realms[f.Key.Realm].flow(f.Key.Local.Port()), toRule(f, nextHop))
+	}
+	for i, f := range flows {
+		key := canonical(f.Key)
+		now := installed{at: e.realms[key.Realm].flow(key.Local.Port()), hop: held[i]}
+		e.table.activate(now.at, actives[i])
+		replaced = append(replaced, e.flows[key].hop)
+		e.flows[key] = now
+	}
+	return replaced, nil
+}
+
+// Remove takes flows out and returns their final counters in the order of keys, zero for
+// a key that has no flow.
+func (e *Engine) Remove(keys []call.FlowKey) ([]call.FlowStats, error) {
+	clk, err := readClock()
+	if err != nil {
+		return nil, err
+	}
+	stats := make([]call.FlowStats, len(keys))
+	unused := make([]*hop, 0, len(keys))
+	e.mu.Lock()
+	if e.closed {
+		e.mu.Unlock()
+		return nil, ErrClosed
+	}
+	for i, key := range keys {
+		key = canonical(key)
+		stats[i].Key = key
+		f, ok := e.flows[key]
+		if !ok {
+			continue
+		}
+		e.table.activate(f.at, 0)
+		stats[i] = e.table.read(f.at, key, clk) // after the removal: the last packet is in
+		delete(e.flows, key)
+		unused = append(unused, f.hop)
+	}
+	e.mu.Unlock()
+	e.releaseHops(unused)
+	return stats, nil
+}
+
+// Snapshot returns the counters as they are, in the order of keys, zero for a key that
+// has no flow.
+func (e *Engine) Snapshot(keys []call.FlowKey) ([]call.FlowStats, error) {
+	clk, err := readClock()
+	if err != nil {
+		return nil, err
+	}
+	stats := make([]call.FlowStats, len(keys))
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	if e.closed {
+		return nil, ErrClosed
+	}
+	for i, key := range keys {
+		key = canonical(key)
+		stats[i].Key = key
+		if f, ok := e.flows[key]; ok {
+			stats[i] = e.table.read(f.at, key, clk)
+		}
+	}
+	return stats, nil
+}
+
+// canonical writes an IPv4 address in one way only, so that keys compare.
+func canonical(k call.FlowKey) call.FlowKey {
+	k.Local = netip.AddrPortFrom(k.Local.Addr().Unmap(), k.Local.Port())
+	return k
+}
+
+func (e *Engine) validate(flows []call.Flow) error {
+	seen := make(map[call.FlowKey]bool, len(flows))
+	for _, f := range flows {
+		key := canonical(f.Key)
+		if seen[key] {
+			return fmt.Errorf("flow to %s in realm %d: given twice", key.Local, key.Realm)
+		}
+		seen[key] = true
+		if err := e.validateFlow(f); err != nil {
+			return fmt.Errorf("flow to %s in realm %d: %w", key.Local, key.Realm, err)
+		}
+	}
+	return nil
+}
+
+func (e *Engine) validateFlow(f call.Flow) error {
+	in, ok := e.realms[f.Key.Realm]
+	switch {
+	case !ok:
+		return errors.New("no such realm")
+	case f.Key.Local.Addr().Unmap() != in.Addr:
+		return fmt.Errorf("the realm's address is %s", in.Addr)
+	case !in.Media.Contains(f.Key.Local.Port()):
+		return fmt.Errorf("the realm's media ports are %s", in.Media)
+	case f.Remote.IsValid() && !f.Remote.Addr().Unmap().Is4():
+		return fmt.Errorf("remote %s is not IPv4", f.Remote)
+	case f.DSCP > 63:
+		return fmt.Errorf("DSCP %d is not 0 to 63", f.DSCP)
+	case f.ClockRate != 0 && (f.ClockRate < minClockRate || f.ClockRate > maxClockRate):
+		return fmt.Errorf("clock rate %d Hz is neither 0 nor %d to %d", f.ClockRate, minClockRate, maxClockRate)
+	case f.Hold:
+		return nil
+	}
+	out, ok := e.realms[f.OutRealm]
+	dest := f.Dest.Addr().Unmap()
+	switch {
+	case !ok:
+		return fmt.Errorf("no realm %d to leave by", f.OutRealm)
+	case f.Source.Addr().Unmap() != out.Addr || f.Source.Port() == 0:
+		return fmt.Errorf("source %s is not of realm %d with address %s", f.Source, f.OutRealm, out.Addr)
+	case !dest.Is4() || dest.IsUnspecified() || dest.IsMulticast() || f.Dest.Port() == 0:
+		return fmt.Errorf("destination %s cannot be sent to", f.Dest)
+	}
+	return nil
+}

@@ -1,0 +1,166 @@
+package datapath
+
+import (
+	"encoding/binary"
+	"errors"
+	"net"
+	"net/netip"
+	"testing"
+
+	"github.com/cilium/ebpf"
+	"github.com/cilium/ebpf/link"
+
+	"github.com/tandem-sbc/tandem/pkg/call"
+)
+
+// The lab of the program tests: realm 1 (platform) is the loopback of a namespace, where
+// program runs come in; realm 2 (carrier) is a veth device, so that sending is a redirect;
+// realm 3 is realm 1's device with VLAN 201, realm 4 realm 2's with VLAN 202.
+var (
+	platformAddr = netip.MustParseAddr("192.0.2.2")
+	carrierAddr  = netip.MustParseAddr("198.51.100.2")
+	platformPeer = netip.MustParseAddrPort("192.0.2.10:20000")
+	carrierPeer  = netip.MustParseAddrPort("198.51.100.10:30000")
+	mediaPorts   = call.PortRange{First: 16384, Last: 65535}
+)
+
+const (
+	platform = 1 + iota
+	carrier
+	taggedPlatform
+	taggedCarrier
+)
+
+// bench is an engine that is attached to nothing.
+type bench struct {
+	*Engine
+	space   *space
+	hops    *staticHops
+	carrier int // ifindex
+}
+
+func newBench(tb testing.TB, maxCalls int) *bench {
+	tb.Helper()
+	s := newSpace(tb)
+	s.ip(tb, "link add tdmcar type veth peer name tdmpeer")
+	b := &bench{space: s, hops: &staticHops{byRealm: map[uint16]call.NextHop{}}}
+	s.do(func() {
+		ifi, err := net.InterfaceByName("tdmcar")
+		if err != nil {
+			tb.Error(err)
+			return
+		}
+		b.carrier = ifi.Index
+		b.Engine, err = prepare(Config{
+			Realms: []Realm{
+				{Number: platform, Ifindex: 1, Media: mediaPorts, Addr: platformAddr},
+				{Number: carrier, Ifindex: ifi.Index, Media: mediaPorts, Addr: carrierAddr},
+				{Number: taggedPlatform, Ifindex: 1, VLAN: 201, Media: mediaPorts, Addr: platformAddr},
+				{Number: taggedCarrier, Ifindex: ifi.Index, VLAN: 202, Media: mediaPorts, Addr: carrierAddr},
+			},
+			MaxCalls: maxCalls,
+			NextHops: b.hops,
+		})
+		if err != nil {
+			tb.Error(err)
+		}
+	})
+	if b.Engine == nil {
+		tb.FailNow()
+	}
+	tb.Cleanup(func() {
+		if err := b.Close(); err != nil {
+			tb.Error(err)
+		}
+	})
+	// The program is on a device that carries nothing, since else the kernel would wait some
+	// 20 ms for RCU at each program run.
+	s.do(func() { attachTo(tb, b.objs.TandemXdp, b.carrier) })
+	b.hops.byRealm[platform] = call.NextHop{Ifindex: 1, L2: l2(0)}
+	b.hops.byRealm[carrier] = call.NextHop{Ifindex: b.carrier, L2: l2(0)}
+	b.hops.byRealm[taggedPlatform] = call.NextHop{Ifindex: 1, L2: l2(201)}
+	b.hops.byRealm[taggedCarrier] = call.NextHop{Ifindex: b.carrier, L2: l2(202)}
+	return b
+}
+
+func (b *bench) install(tb testing.TB, flows ...call.Flow) {
+	tb.Helper()
+	if err := b.Install(flows); err != nil {
+		tb.Fatal(err)
+	}
+}
+
+// exits returns the packets that have left, by verdict and reason.
+func (b *bench) exits(tb testing.TB) map[string]uint64 {
+	tb.Helper()
+	stats, err := b.Stats()
+	if err != nil {
+		tb.Fatal(err)
+	}
+	counts := map[string]uint64{}
+	for _, e := range stats.Exits {
+		counts[e.Verdict+" "+e.Reason] = e.Packets
+	}
+	return counts
+}
+
+var errNoRoute = errors.New("no route")
+
+// staticHops is a NextHopSource that knows one next hop per realm.
+type staticHops struct {
+	byRealm map[uint16]call.NextHop
+	updates map[uint16]func(call.NextHop)
+	onWatch func(update func(call.NextHop))
+	watched int
+	stopped int
+}
+
+func (s *staticHops) Watch(realm uint16, _ netip.Addr, update func(call.NextHop)) (func(), error) {
+	next, ok := s.byRealm[realm]
+	if !ok {
+		return nil, errNoRoute
+	}
+	if s.updates == nil {
+		s.updates = map[uint16]func(call.NextHop){}
+	}
+	s.updates[realm] = update
+	s.watched++
+	update(next)
+	if s.onWatch != nil {
+		s.onWatch(update)
+	}
+	return func() { s.stopped++ }, nil
+}
+
+var (
+	nextMAC = net.HardwareAddr{0x02, 0, 0, 0, 0, 0x11}
+	ownMAC  = net.HardwareAddr{0x02, 0, 0, 0, 0, 0x22}
+)
+
+// l2 is the header towards nextMAC, tagged if vlan is not 0.
+func l2(vlan uint16) []byte {
+	h := append(append([]byte{}, nextMAC...), ownMAC...)
+	if vlan != 0 {
+		h = binary.BigEndian.AppendUint16(h, 0x8100)
+		h = binary.BigEndian.AppendUint16(h, vlan)
+	}
+	return binary.BigEndian.AppendUint16(h, 0x0800)
+}
+
+func attachTo(tb testing.TB, prog *ebpf.Program, ifindex int) {
+	tb.Helper()
+	l, err := link.AttachXDP(link.XDPOptions{Program: prog, Interface: ifindex, Flags: link.XDPDriverMode})
+	if err != nil {
+		tb.Error(err)
+		return
+	}
+	tb.Cleanup(func() { _ = l.Close() })
+}
+
+// XDP actions, from linux/bpf.h.
+const (
+	xdpDrop     = 1
+	xdpPass     = 2
+	xdpTX       = 3
+	xdpRedirect = 4
+)

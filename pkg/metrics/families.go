@@ -1,0 +1,68 @@
+package metrics
+
+import "github.com/prometheus/client_golang/prometheus"
+
+// family is one metric name with its help, labels and type.
+type family struct {
+	desc *prometheus.Desc
+	kind prometheus.ValueType
+}
+
+func gauge(name, help string, labels ...string) family {
+	return family{prometheus.NewDesc("tandem_"+name, help, labels, nil), prometheus.GaugeValue}
+}
+
+func counter(name, help string, labels ...string) family {
+	return family{prometheus.NewDesc("tandem_"+name, help, labels, nil), prometheus.CounterValue}
+}
+
+var (
+	buildInfo = gauge("build_info", "What runs; the value is always 1.", "version", "goversion", "node")
+
+	callsActive   = gauge("calls_active", "Calls now, ringing ones included.")
+	callsTotal    = counter("calls_total", "Calls that came in, refused ones included.")
+	callsAnswered = counter("calls_answered_total", "Ended calls that had been answered.")
+	callsFailed   = counter("calls_failed_total", "Ended calls that had not been answered, for whatever cause.")
+	callsEnded    = counter("calls_ended_total", "Ended calls by the code of their cause.", "cause")
+
+	trunkActive   = gauge("trunk_calls_active", "Calls of a trunk now; direction in comes from it, out goes to it.", "trunk", "realm", "direction")
+	trunkAttempts = counter("trunk_attempts_total", "Calls that took a slot of a trunk.", "trunk", "realm", "direction")
+	trunkCalls    = counter("trunk_calls_total", "What came of a trunk's calls: answered or failed.", "trunk", "realm", "direction", "result")
+	trunkMaxCalls = gauge("trunk_max_calls", "Limit on a trunk's calls, both directions together; 0 is none.", "trunk", "realm", "kind")
+
+	engineInfo    = gauge("engine_info", "The media engine that runs; the value is always 1.", "engine")
+	engineFlows   = gauge("engine_flows", "Flows installed: one direction of one RTP or RTCP stream each.")
+	enginePackets = counter("engine_packets_total", "Media packets forwarded, in the kernel or in user space.", "path")
+	engineExits   = counter("engine_exits_total", "Packets that left the media plane, by reason and verdict.", "reason", "verdict")
+	portsInUse    = gauge("rtp_ports_in_use", "RTP port pairs of calls, those in quarantine not counted.")
+
+	sipRequests        = counter("sip_requests_total", "SIP requests by method.", "realm", "direction", "method")
+	sipResponses       = counter("sip_responses_total", "SIP responses by class.", "realm", "direction", "class")
+	sipRetransmissions = counter("sip_retransmissions_total", "SIP messages that came or went again.", "realm", "direction")
+	sipUnknownSources  = counter("sip_unknown_source_total", "Datagrams of sources that are no trunk, dropped unread.", "realm")
+	sipParseErrors     = counter("sip_parse_errors_total", "Malformed SIP messages, answered or not.", "realm")
+	sipStrays          = counter("sip_strays_total", "Well-formed SIP messages that belong to nothing here.", "realm")
+	sipOversize        = counter("sip_oversize_total", "SIP messages sent over UDP that are longer than 1300 bytes.", "realm")
+	sipSocketErrors    = counter("sip_socket_errors_total", "Reads and sends that the kernel refused.", "realm", "direction")
+	sipLegs            = gauge("sip_legs", "SIP dialogs now.", "realm")
+	sipTransactions    = gauge("sip_transactions", "SIP transactions now; they outlive their leg by up to 32 s.", "realm")
+
+	cdrWritten     = counter("cdr_written_total", "Call detail records on disk.")
+	cdrWriteErrors = counter("cdr_write_errors_total", "Writes of call detail records that failed and were tried again.")
+	cdrDropped     = counter("cdr_dropped_total", "Call detail records lost because the disk stayed unusable.")
+	cdrQueued      = gauge("cdr_queued", "Call detail records that wait for the disk.")
+
+	collectionErrors = counter("collection_errors_total", "Sources that could not be read in a scrape since start.")
+)
+
+// families lists all of the above, for Describe.
+var families = []family{
+	buildInfo,
+	callsActive, callsTotal, callsAnswered, callsFailed, callsEnded,
+	trunkActive, trunkAttempts, trunkCalls, trunkMaxCalls,
+	engineInfo, engineFlows, enginePackets, engineExits, portsInUse,
+	sipRequests, sipResponses, sipRetransmissions, sipUnknownSources, sipParseErrors, sipStrays, sipOversize, sipSocketErrors,
+	sipLegs, sipTransactions,
+	cdrWritten, cdrWriteErrors, cdrDropped, cdrQueued,
+	collectionErrors,
+}

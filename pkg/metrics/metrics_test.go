@@ -1,0 +1,217 @@
+package metrics
+
+import (
+	"context"
+	"errors"
+	"flag"
+	"io"
+	"net/http"
+	"net/http/httptest"
+	"os"
+	"regexp"
+	"runtime"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+	"github.com/prometheus/client_golang/prometheus"
+	"go.uber.org/goleak"
+
+	"github.com/tandem-sbc/tandem/pkg/call"
+)
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+func testSources() Sources {
+	return Sources{
+		Node: "gw1", Version: "1.2.3",
+		Engine: func() (call.EngineStats, error) {
+			return call.EngineStats{
+				Engine: call.EngineKernel, Flows: 4, KernelPackets: 1000, UserspacePackets: 2,
+				Exits: []call.Exit{{Reason: "forwarded", Verdict: "forward", Packets: 1000}, {Reason: "source-refused", Verdict: "drop", Packets: 3}},
+			}, nil
+		},
+		Calls: func() Calls { return Calls{Active: 1, Total: 12, Answered: 9, Failed: 2} },
+		Trunks: func() []Trunk {
+			return []Trunk{{
+				Name: "genesys", Realm: "platform", Kind: "platform", MaxCalls: 100,
+				In: TrunkDirection{Active: 1, Attempts: 12, Answers: 9, Failures: 2}, Out: TrunkDirection{Attempts: 5, Answers: 5},
+			}}
+		},
+		SIP: func() []SIP {
+			s := SIP{
+				Realm: "platform", Requests: map[string]InOut{"INVITE": {In: 12, Out: 5}}, Retransmissions: InOut{In: 1, Out: 2},
+				UnknownSources: 7, ParseErrors: 6, Strays: 5, Oversize: 4, SendErrors: 3, ReadErrors: 2, Legs: 1, Transactions: 3,
+			}
+			s.Responses[2] = InOut{In: 5, Out: 9}
+			return []SIP{s}
+		},
+		PortsInUse: func() int { return 2 },
+		CDR: func() CDR {
+			return CDR{Written: 11, WriteErrors: 1, Dropped: 0, Queued: 2, Causes: map[string]uint64{"normal-clearing": 9, "busy": 2}}
+		},
+	}
+}
+
+var update = flag.Bool("update", false, "write the golden files anew")
+
+// scrape returns our own lines of /metrics.
+func scrape(t *testing.T, sources Sources) string {
+	t.Helper()
+	h, err := Handler(sources)
+	if err != nil {
+		t.Fatal(err)
+	}
+	w := httptest.NewRecorder()
+	h.ServeHTTP(w, httptest.NewRequest(http.MethodGet, "/metrics", nil))
+	if w.Code != http.StatusOK {
+		t.Fatalf("%d: %s", w.Code, w.Body)
+	}
+	var ours strings.Builder
+	for line := range strings.Lines(w.Body.String()) {
+		if strings.Contains(line, "tandem_") {
+			ours.WriteString(line)
+		}
+	}
+	return ours.String()
+}
+
+// TestFamilies (O1): every family with its help, type and labels, in and out apart.
+func TestFamilies(t *testing.T) {
+	const golden = "testdata/families.txt"
+	got := strings.ReplaceAll(scrape(t, testSources()), runtime.Version(), "GO")
+	if *update {
+		if err := os.WriteFile(golden, []byte(got), 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	want, err := os.ReadFile(golden)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if diff := cmp.Diff(string(want), got); diff != "" {
+		t.Errorf("-want +got:\n%s", diff)
+	}
+	// Describe has to name what Collect sends, or a registry refuses it.
+	for _, f := range families {
+		if name := nameOf(f); !strings.Contains(got, "\n# TYPE "+name+" ") {
+			t.Errorf("%s has no sample here", name)
+		}
+	}
+}
+
+// nameOf reads a family's name: a Desc gives it only in its text.
+func nameOf(f family) string {
+	_, rest, _ := strings.Cut(f.desc.String(), `fqName: "`)
+	name, _, _ := strings.Cut(rest, `"`)
+	return name
+}
+
+// TestNeverLabelledByCall (O1): a label has few values, whatever peers send.
+func TestNeverLabelledByCall(t *testing.T) {
+	known := []string{
+		"version", "goversion", "node", "trunk", "realm", "kind", "direction", "result", "engine", "path", "reason", "verdict", "method", "class", "cause",
+	}
+	for _, sample := range regexp.MustCompile(`\{.*\}`).FindAllString(scrape(t, testSources()), -1) {
+		for _, label := range regexp.MustCompile(`(\w+)="`).FindAllStringSubmatch(sample, -1) {
+			if !slices.Contains(known, label[1]) {
+				t.Errorf("label %s: is it bounded?", label[1])
+			}
+		}
+	}
+}
+
+// TestBrokenSource: a source that fails is counted and costs only its own metrics.
+func TestBrokenSource(t *testing.T) {
+	sources := testSources()
+	sources.Engine = func() (call.EngineStats, error) { return call.EngineStats{}, errors.New("gone") }
+	got := scrape(t, sources)
+	if strings.Contains(got, "tandem_engine_") || !strings.Contains(got, "\ntandem_calls_active 1\n") || !strings.Contains(got, "\ntandem_collection_errors_total 1\n") {
+		t.Errorf("scrape:\n%s", got)
+	}
+}
+
+// TestErrorsComeLast: the count of errors is of the scrape that shows it.
+func TestErrorsComeLast(t *testing.T) {
+	samples := make(chan prometheus.Metric, 1000)
+	New(testSources()).Collect(samples)
+	close(samples)
+	var last prometheus.Metric
+	for m := range samples {
+		last = m
+	}
+	if last.Desc() != collectionErrors.desc {
+		t.Errorf("the last sample is of %s", last.Desc())
+	}
+}
+
+// TestNoSources: a part that is not there leaves its metrics out.
+func TestNoSources(t *testing.T) {
+	if got := scrape(t, Sources{}); strings.Count(got, "# TYPE") != 2 {
+		t.Errorf("not only build_info and collection_errors_total:\n%s", got)
+	}
+}
+
+// TestSameSampleTwice: a source's slip costs a sample, not the scrape.
+func TestSameSampleTwice(t *testing.T) {
+	sources := testSources()
+	sources.Trunks = func() []Trunk { return []Trunk{{Name: "a"}, {Name: "a"}} }
+	if got := scrape(t, sources); !strings.Contains(got, "\ntandem_calls_active 1\n") {
+		t.Errorf("scrape:\n%s", got)
+	}
+}
+
+// TestExporter (O1): Prometheus reads over TCP, a load balancer is told of draining, and
+// nothing is left at the end.
+func TestExporter(t *testing.T) {
+	sources, draining := testSources(), make(chan bool, 2)
+	sources.Draining = func() bool { return <-draining }
+	x, err := Listen(Config{Address: "127.0.0.1:0"}, sources)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if second, err := Listen(Config{Address: x.Addr().String()}, sources); err == nil {
+		t.Errorf("two exporters on one address: %v", second.Close())
+	}
+	ctx, stop := context.WithCancel(context.Background())
+	ended := make(chan error, 1)
+	go func() { ended <- x.Run(ctx) }()
+
+	client := http.Client{Timeout: 5 * time.Second, Transport: &http.Transport{DisableKeepAlives: true}}
+	get := func(path string) (int, string) {
+		resp, err := client.Get("http://" + x.Addr().String() + path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer resp.Body.Close()
+		body, err := io.ReadAll(resp.Body)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return resp.StatusCode, string(body)
+	}
+	status, body := get("/metrics")
+	for _, part := range []string{
+		`tandem_build_info{goversion="go`, `tandem_trunk_calls_total{direction="in",realm="platform",result="answered",trunk="genesys"} 9`,
+		"go_goroutines ", "process_open_fds ", "tandem_collection_errors_total 0",
+	} {
+		if status != 200 || !strings.Contains(body, part) {
+			t.Errorf("%d, without %s", status, part)
+		}
+	}
+	for state, want := range map[bool]int{false: 200, true: 503} {
+		draining <- state
+		if status, body := get("/healthz"); status != want {
+			t.Errorf("draining %t: %d %s", state, status, body)
+		}
+	}
+	stop()
+	if err := <-ended; err != nil {
+		t.Errorf("Run: %v", err)
+	}
+	if err := x.Close(); err != nil {
+		t.Errorf("Close after Run: %v", err)
+	}
+}

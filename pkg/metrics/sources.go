@@ -1,0 +1,70 @@
+package metrics
+
+import (
+	"log/slog"
+
+	"github.com/tandem-sbc/tandem/pkg/call"
+)
+
+// Sources are what a scrape reads. A nil function leaves its metrics out.
+type Sources struct {
+	Node, Version string
+	Engine        func() (call.EngineStats, error)
+	Calls         func() Calls
+	Trunks        func() []Trunk
+	SIP           func() []SIP
+	// PortsInUse counts RTP port pairs, those in quarantine not counted.
+	PortsInUse func() int
+	CDR        func() CDR
+	// Draining turns /healthz to 503: a load balancer shall send no new calls.
+	Draining func() bool
+	// Log takes what goes wrong in a scrape; nil discards it.
+	Log *slog.Logger
+}
+
+// Calls counts calls since start; Active is now.
+type Calls struct {
+	Active                  int
+	Total, Answered, Failed uint64
+}
+
+// Trunk is one trunk with its directions apart: In comes from it, Out goes to it.
+type Trunk struct {
+	Name, Realm, Kind string
+	// MaxCalls limits both directions together; 0 is no limit.
+	MaxCalls int
+	In, Out  TrunkDirection
+}
+
+// TrunkDirection counts since start; Active is now.
+type TrunkDirection struct {
+	Active                      int
+	Attempts, Answers, Failures uint64
+}
+
+// InOut is a pair of counters since start.
+type InOut struct{ In, Out uint64 }
+
+// SIP is what one realm's stack counted since start.
+type SIP struct {
+	Realm string
+	// Requests by method: a bounded set of words, never what a peer wrote.
+	Requests map[string]InOut
+	// Responses by class, 1 to 6; index 0 is not used.
+	Responses       [7]InOut
+	Retransmissions InOut
+	// UnknownSources counts datagrams dropped unread; ParseErrors malformed messages;
+	// Strays well-formed ones that belong to nothing; Oversize sent ones above 1300
+	// bytes; SendErrors and ReadErrors what the kernel refused.
+	UnknownSources, ParseErrors, Strays, Oversize, SendErrors, ReadErrors uint64
+	// Legs and Transactions are alive now.
+	Legs, Transactions int
+}
+
+// CDR counts call detail records since start; Queued is now.
+type CDR struct {
+	Written, WriteErrors, Dropped uint64
+	Queued                        int
+	// Causes counts ended calls by the code of their cause: a bounded set of words.
+	Causes map[string]uint64
+}

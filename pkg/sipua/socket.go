@@ -1,0 +1,95 @@
+package sipua
+
+import (
+	"context"
+	"fmt"
+	"net"
+	"net/netip"
+	"syscall"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// receiveBuffer is asked of the kernel, so that a burst waits there and not at the
+// peers' retransmission timers.
+const receiveBuffer = 8 << 20
+
+// readPause is the wait after an error of the socket.
+const readPause = 10 * time.Millisecond
+
+// listenUDP opens the realm's socket.
+func listenUDP(cfg *Config) (*net.UDPConn, error) {
+	lc := net.ListenConfig{Control: func(_, _ string, raw syscall.RawConn) error {
+		var err error
+		ctlErr := raw.Control(func(fd uintptr) { err = prepare(int(fd), cfg) })
+		if ctlErr != nil {
+			return ctlErr
+		}
+		return err
+	}}
+	pc, err := lc.ListenPacket(context.Background(), "udp4", cfg.Listen.String())
+	if err != nil {
+		return nil, fmt.Errorf("sipua: realm %s: %w", cfg.Realm, err)
+	}
+	return pc.(*net.UDPConn), nil
+}
+
+func prepare(fd int, cfg *Config) error {
+	if cfg.Device != "" {
+		if err := unix.BindToDevice(fd, cfg.Device); err != nil {
+			return fmt.Errorf("bind to device %s: %w", cfg.Device, err)
+		}
+	}
+	if err := unix.SetsockoptInt(fd, unix.IPPROTO_IP, unix.IP_TOS, int(cfg.DSCP)<<2); err != nil {
+		return fmt.Errorf("set DSCP %d: %w", cfg.DSCP, err)
+	}
+	// Beyond rmem_max only with CAP_NET_ADMIN; less than we ask for still works.
+	if unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_RCVBUFFORCE, receiveBuffer) != nil {
+		_ = unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_RCVBUF, receiveBuffer)
+	}
+	return nil
+}
+
+// read takes each datagram all the way through, in order, until the socket is closed.
+func (s *Stack) read() {
+	buf := make([]byte, maxDatagram+1)
+	for {
+		n, src, err := s.conn.ReadFromUDPAddrPort(buf)
+		if err != nil {
+			// Unless it was closed the socket is still there (its device may have gone
+			// down): read on, but do not spin.
+			select {
+			case <-s.quit:
+				return
+			case <-time.After(readPause):
+				s.count.readErrors.Add(1)
+			}
+			continue
+		}
+		src = netip.AddrPortFrom(src.Addr().Unmap(), src.Port())
+		if s.cfg.Peer(src.Addr()) == PeerUnknown {
+			s.count.unknown.Add(1)
+			continue
+		}
+		s.receive(buf[:n], src)
+	}
+}
+
+// write sends one datagram. What the kernel refuses is counted and, to the caller,
+// as good as lost on the way: timers deal with both. An error is returned for the
+// one case in which it is better to know at once, the first sending of a request.
+func (s *Stack) write(b []byte, to netip.AddrPort) error {
+	if len(b) > oversize {
+		s.count.oversize.Add(1)
+	}
+	if err := s.transmit(b, to); err != nil {
+		s.count.sendErrors.Add(1)
+		return fmt.Errorf("sipua: send to %s: %w", to, err)
+	}
+	return nil
+}
+
+// oversize is where RFC 3261 section 18.1.1 wants a congestion-controlled
+// transport. With UDP only, such a message goes out in fragments and is counted.
+const oversize = 1300

@@ -1,0 +1,96 @@
+package trunk
+
+import (
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+)
+
+func goodConfig(name string, targets ...string) Config {
+	c := Config{Name: name, Realm: "outside", Kind: Carrier, Targets: targets}
+	c.SetDefaults()
+	return c
+}
+
+func TestConfigValidate(t *testing.T) {
+	targets := func(ts ...string) func(*Config) { return func(c *Config) { c.Targets = ts } }
+	for _, row := range []struct {
+		name   string
+		change func(*Config)
+		want   string
+	}{
+		{"OK as it is", func(*Config) {}, ""},
+		{"OK codecs in any spelling", func(c *Config) { c.Codecs = []string{"pcma", "OPUS"} }, ""},
+		{"OK two ports of one host", targets("192.0.2.1", "192.0.2.1:5080"), ""},
+
+		{"bad no realm", func(c *Config) { c.Realm = "" }, "realm: is missing; name one of the realms"},
+		{"bad kind", func(c *Config) { c.Kind = "Carrier" }, `kind: "Carrier" is not known here; did you mean "carrier"?`},
+		{"bad transport", func(c *Config) { c.Transport = "tls" }, `transport: "tls" is not known here; give one of udp`},
+		{"bad no targets", targets(), "targets: is missing; give at least one address, e.g. [192.0.2.10:5060]"},
+		{"bad name as target", targets("sbc.example.com"), `targets[0]: "sbc.example.com" is a name, and names are not resolved yet; give the peer's IPv4 addresses, e.g. 192.0.2.10:5060`},
+		{"bad IPv6 target", targets("[2001:db8::1]:5060"), `targets[0]: "[2001:db8::1]:5060" is IPv6, and only IPv4 is carried so far; give an IPv4 address`},
+		{"bad numbers as target", targets("192.0.2.300"), `targets[0]: "192.0.2.300" is not an IPv4 address; write it like 192.0.2.10:5060`},
+		{"bad port of a target", targets("192.0.2.1:sip"), `targets[0]: "sip" is not a port; give a port from 1 to 65535, or leave it out for 5060`},
+		{"bad port 0", targets("192.0.2.1:0"), `targets[0]: "0" is not a port; give a port from 1 to 65535, or leave it out for 5060`},
+		{"bad multicast target", targets("239.0.0.1"), "targets[0]: 239.0.0.1 is no host's address; give the peer's own address"},
+		{"bad empty target", targets("192.0.2.1", ""), "targets[1]: is empty; give an IPv4 address, e.g. 192.0.2.10:5060"},
+		{"bad target twice", targets("192.0.2.1", "192.0.2.1:5060"), "targets[1]: 192.0.2.1:5060 is listed twice; leave it out"},
+		{"bad no codecs", func(c *Config) { c.Codecs = []string{} }, "codecs: is empty; list at least one, or leave the key out for the usual ones"},
+		{"bad codec", func(c *Config) { c.Codecs = []string{"PCMA", "g772"} }, `codecs[1]: no codec "g772" is known; did you mean "G722"?`},
+		{"bad codec twice", func(c *Config) { c.Codecs = []string{"PCMA", "pcma"} }, "codecs[1]: pcma is listed twice; leave it out"},
+		{"bad DTMF as codec", func(c *Config) { c.Codecs = []string{"PCMA", "telephone-event"} }, "codecs[1]: telephone-event goes along with every codec by itself; leave it out"},
+		{"bad limit (T3)", func(c *Config) { c.MaxCalls = -1 }, "max_calls: -1 is out of range; give a number from 0 to 1000000"},
+		{"bad ring timeout (T10)", func(c *Config) { c.RingTimeout = 11 * time.Minute }, "ring_timeout: 11m0s is out of range; give 1s to 10m"},
+	} {
+		t.Run(row.name, func(t *testing.T) {
+			c := goodConfig("a", "192.0.2.1:5060")
+			row.change(&c)
+			got := ""
+			if err := c.Validate().Err(); err != nil {
+				got = err.Error()
+			}
+			if diff := cmp.Diff(row.want, got); diff != "" {
+				t.Errorf("findings (-want +got):\n%s", diff)
+			}
+		})
+	}
+}
+
+// A call is known by realm and source address, so no two trunks of a realm may share one.
+func TestValidateAll(t *testing.T) {
+	elsewhere := goodConfig("elsewhere", "192.0.2.1")
+	elsewhere.Realm = "inside"
+	const want = `[2].targets[1]: 192.0.2.1 is trunk "a"'s in realm "outside" already, and a call from it could be either's; put both in one trunk, or give each peer an address of its own
+[3].name: "a" is another trunk's already; give each trunk a name of its own`
+	err := ValidateAll([]Config{goodConfig("a", "192.0.2.1"), elsewhere, goodConfig("b", "192.0.2.2", "192.0.2.1:5080"), goodConfig("a", "192.0.2.3")}).Err()
+	if diff := cmp.Diff(want, err.Error()); diff != "" {
+		t.Errorf("findings (-want +got):\n%s", diff)
+	}
+}
+
+func TestValidateGroups(t *testing.T) {
+	platform := goodConfig("platform", "192.0.2.9")
+	platform.Kind = Platform
+	trunks := []Config{goodConfig("carrier-a", "192.0.2.1"), goodConfig("carrier-b", "192.0.2.2"), platform}
+	group := func(name string, trunks ...string) GroupConfig {
+		return GroupConfig{Name: name, Trunks: trunks, Strategy: Priority}
+	}
+	if err := ValidateGroups([]GroupConfig{group("g", "carrier-a", "carrier-b")}, trunks).Err(); err != nil {
+		t.Errorf("a good group: %v", err)
+	}
+	weighted := group("w", "carrier-a")
+	weighted.Strategy = "weighted"
+	const want = `[0].trunks[1]: there is no trunk "carier-b"; did you mean "carrier-b"?
+[1].name: "g" is another group's already; give each group a name of its own
+[1].trunks: is missing; name at least one trunk
+[2].trunks[1]: "carrier-a" is listed twice; leave it out
+[3].trunks[1]: trunk "platform" is a platform, but "carrier-a" is a carrier; make a group for each kind
+[4].strategy: "weighted" is not known here; give one of round_robin, priority`
+	err := ValidateGroups([]GroupConfig{
+		group("g", "carrier-a", "carier-b"), group("g"), group("h", "carrier-a", "carrier-a"), group("i", "carrier-a", "platform"), weighted,
+	}, trunks).Err()
+	if diff := cmp.Diff(want, err.Error()); diff != "" {
+		t.Errorf("findings (-want +got):\n%s", diff)
+	}
+}

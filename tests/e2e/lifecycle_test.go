@@ -1,0 +1,174 @@
+package e2e
+
+import (
+	"bytes"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/tandem-sbc/tandem/pkg/call"
+	"github.com/tandem-sbc/tandem/tests/netlab"
+	"github.com/tandem-sbc/tandem/tests/sipp"
+)
+
+// A daemon killed in mid-call leaves no program attached and no flow behind; its
+// successor starts clean on the same devices, port and files, and carries calls.
+func TestKilledInMidCall(t *testing.T) {
+	g := start(t, netlab.GatewayOptions{Engine: call.EngineKernel})
+	g.agent(t, netlab.CarrierA, sipp.Config{Scenario: sipp.Answer, Audio: sipp.Audio{Packets: 500}})
+	g.agent(t, netlab.Platform, sipp.Config{
+		Scenario: sipp.Call, SIPPort: 5070, MediaPort: 6010, Number: netlab.PrefixA, Calls: 5, Rate: 50, Audio: sipp.Audio{Packets: 500},
+	})
+	g.await(t, "five calls with media", func() bool {
+		s := g.status(t)
+		return s.Calls.Active == 5 && s.Engine.KernelPackets > 100
+	})
+	if err := g.daemon.Signal(syscall.SIGKILL); err != nil {
+		t.Fatal(err)
+	}
+	<-g.daemon.Done()
+	for _, r := range netlab.Realms() {
+		if out := g.link(t, r.Device); strings.Contains(out, "prog/xdp") {
+			t.Errorf("an XDP program is still attached to %s:\n%s", r.Device, out)
+		}
+	}
+	// The crash may have torn the last line.
+	torn, err := os.OpenFile(g.CDRFile(), os.O_APPEND|os.O_WRONLY, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := torn.WriteString(`{"id":"torn`); err != nil {
+		t.Fatal(err)
+	}
+	if err := torn.Close(); err != nil {
+		t.Fatal(err)
+	}
+
+	g.startDaemon(t, netlab.GatewayOptions{Engine: call.EngineKernel})
+	before := g.status(t)
+	if before.Engine.Flows != 0 || before.Calls.Active != 0 {
+		t.Errorf("the successor found %d flows and %d calls", before.Engine.Flows, before.Calls.Active)
+	}
+	callee := g.agent(t, netlab.CarrierB, sipp.Config{Scenario: sipp.Answer})
+	caller := g.agent(t, netlab.Platform, sipp.Config{Scenario: sipp.Call, SIPPort: 5080, MediaPort: 6030, Number: netlab.PrefixB, Calls: 3, Rate: 10})
+	finish(t, caller, callee)
+	if records := g.records(t); len(records) != 3 {
+		t.Errorf("%d records can be read, want the 3 calls of the successor", len(records))
+	}
+	data, err := os.ReadFile(g.CDRFile())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if bytes.Contains(data, []byte("torn")) {
+		t.Error("the torn line is still in the record file")
+	}
+}
+
+// H6: SIGTERM refuses new calls with 503 and lets the running ones end by themselves.
+func TestDrain(t *testing.T) {
+	g := start(t, netlab.GatewayOptions{Drain: 20 * time.Second})
+	callee := g.agent(t, netlab.CarrierA, sipp.Config{Scenario: sipp.Answer, Audio: sipp.Audio{Packets: 150}})
+	running := g.agent(t, netlab.Platform, sipp.Config{
+		Scenario: sipp.Call, SIPPort: 5070, MediaPort: 6010, Number: netlab.PrefixA, Calls: 3, Rate: 50, Audio: sipp.Audio{Packets: 150},
+	})
+	g.await(t, "three calls", func() bool { return g.status(t).Calls.Active == 3 })
+	if err := g.daemon.Signal(syscall.SIGTERM); err != nil {
+		t.Fatal(err)
+	}
+	g.await(t, "draining", func() bool { return g.status(t).State == "draining" })
+	late := g.agent(t, netlab.Platform, sipp.Config{Scenario: sipp.CallUnavailable, SIPPort: 5071, MediaPort: 6020, Number: netlab.PrefixB, Calls: 1})
+	finish(t, late)
+	finish(t, running, callee)
+	g.ended(t, 10*time.Second)
+	if records := g.records(t); len(records) != 4 {
+		t.Errorf("%d records, want 4", len(records))
+	}
+}
+
+// H6: when drain is over, both sides of what is left get a BYE.
+func TestDrainRunsOut(t *testing.T) {
+	g := start(t, netlab.GatewayOptions{Drain: time.Second})
+	callee := g.agent(t, netlab.CarrierA, sipp.Config{Scenario: sipp.Answer, Audio: sipp.Audio{Packets: 10}})
+	caller := g.agent(t, netlab.Platform, sipp.Config{
+		Scenario: sipp.CallAndWait, SIPPort: 5070, MediaPort: 6010, Number: netlab.PrefixA, Calls: 2, Rate: 50, Audio: sipp.Audio{Packets: 10},
+	})
+	g.await(t, "two calls", func() bool { return g.status(t).Calls.Active == 2 })
+	if err := g.daemon.Signal(syscall.SIGTERM); err != nil {
+		t.Fatal(err)
+	}
+	finish(t, caller, callee)
+	g.ended(t, 10*time.Second)
+	for _, r := range g.records(t) {
+		if r.Cause.Code != "shutdown" {
+			t.Errorf("cause %+v", r.Cause)
+		}
+	}
+}
+
+// A second signal does not wait for the drain.
+func TestSecondSignalEndsAtOnce(t *testing.T) {
+	g := start(t, netlab.GatewayOptions{Drain: time.Minute})
+	callee := g.agent(t, netlab.CarrierA, sipp.Config{Scenario: sipp.Answer, Audio: sipp.Audio{Packets: 10}})
+	caller := g.agent(t, netlab.Platform, sipp.Config{
+		Scenario: sipp.CallAndWait, SIPPort: 5070, MediaPort: 6010, Number: netlab.PrefixA, Calls: 1, Audio: sipp.Audio{Packets: 10},
+	})
+	g.await(t, "a call", func() bool { return g.status(t).Calls.Active == 1 })
+	for range 2 {
+		if err := g.daemon.Signal(syscall.SIGTERM); err != nil {
+			t.Fatal(err)
+		}
+		g.await(t, "draining, or the end", func() bool {
+			select {
+			case <-g.daemon.Done():
+				return true
+			default:
+			}
+			s, err := g.api.Status(t.Context())
+			return err != nil || s.State == "draining"
+		})
+	}
+	g.ended(t, 5*time.Second)
+	finish(t, caller, callee)
+}
+
+// await polls until a condition holds.
+func (g *gateway) await(t *testing.T, what string, holds func() bool) {
+	t.Helper()
+	deadline := time.After(15 * time.Second)
+	tick := time.NewTicker(20 * time.Millisecond)
+	defer tick.Stop()
+	for !holds() {
+		select {
+		case <-tick.C:
+		case <-deadline:
+			t.Fatalf("waited in vain for %s", what)
+		}
+	}
+}
+
+// ended waits for the daemon to end by itself, without an error.
+func (g *gateway) ended(t *testing.T, within time.Duration) {
+	t.Helper()
+	select {
+	case <-g.daemon.Done():
+	case <-time.After(within):
+		t.Fatal("the daemon goes on")
+	}
+	if code := g.daemon.ExitCode(); code != 0 {
+		t.Errorf("the daemon ended with %d:\n%s", code, g.daemon.Said())
+	}
+}
+
+// link is what iproute2 says of a device of the gateway.
+func (g *gateway) link(t *testing.T, device string) string {
+	t.Helper()
+	out, err := exec.CommandContext(t.Context(), "ip", "-netns", g.Namespace(netlab.Gateway), "-details", "link", "show", filepath.Base(device)).CombinedOutput()
+	if err != nil {
+		t.Fatalf("ip link: %v: %s", err, out)
+	}
+	return string(out)
+}

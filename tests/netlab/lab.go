@@ -1,0 +1,127 @@
+package netlab
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"sync"
+
+	"github.com/vishvananda/netns"
+)
+
+// Lab is a topology made real. Its methods are safe for use by several goroutines.
+type Lab struct {
+	id       string
+	dir      string
+	lock     *os.File
+	topology Topology
+	hosts    map[string]netns.NsHandle
+	launcher *launcher
+	procs    processes
+
+	closeOnce sync.Once
+	closeErr  error
+}
+
+// Up makes the topology. On an error, and when ctx ends on the way, nothing of it is
+// left.
+func Up(ctx context.Context, t Topology) (_ *Lab, err error) {
+	if err := t.validate(); err != nil {
+		return nil, fmt.Errorf("topology: %w", err)
+	}
+	if os.Geteuid() != 0 {
+		return nil, fmt.Errorf("a lab of network namespaces needs root: %w", os.ErrPermission)
+	}
+	id, lock, err := claim(stateDir)
+	if err != nil {
+		return nil, err
+	}
+	lab := &Lab{
+		id:       id,
+		dir:      filepath.Join(stateDir, id),
+		lock:     lock,
+		topology: t,
+		hosts:    make(map[string]netns.NsHandle, len(t.Hosts)),
+		launcher: newLauncher(),
+		procs:    processes{set: make(map[*Process]struct{})},
+	}
+	defer func() {
+		if err != nil {
+			err = errors.Join(err, lab.Close())
+		}
+	}()
+	if err := os.Mkdir(lab.dir, 0o755); err != nil {
+		return nil, fmt.Errorf("lab directory: %w", err)
+	}
+	for _, h := range t.Hosts {
+		if err := ctx.Err(); err != nil {
+			return nil, err
+		}
+		ns, err := createNetns(lab.Namespace(h.Name))
+		if err != nil {
+			return nil, err
+		}
+		lab.hosts[h.Name] = ns
+		if err := lab.setUpHost(h); err != nil {
+			return nil, fmt.Errorf("host %s: %w", h.Name, err)
+		}
+	}
+	for _, l := range t.Links {
+		if err := ctx.Err(); err != nil {
+			return nil, err
+		}
+		if err := lab.plug(l); err != nil {
+			return nil, fmt.Errorf("link %s/%s to %s/%s: %w", l.A.Host, l.A.Device, l.B.Host, l.B.Device, err)
+		}
+	}
+	for _, h := range t.Hosts {
+		if err := lab.setUpRoute(h); err != nil {
+			return nil, fmt.Errorf("host %s: %w", h.Name, err)
+		}
+	}
+	return lab, nil
+}
+
+// Close ends every process of the lab and removes its namespaces with all that is in
+// them, and its directory. It may be called more than once, and after a failed part
+// it goes on with the rest.
+func (l *Lab) Close() error {
+	l.closeOnce.Do(func() {
+		errs := []error{l.killAll()}
+		l.launcher.close()
+		for _, h := range l.topology.Hosts {
+			ns, ok := l.hosts[h.Name]
+			if !ok {
+				continue
+			}
+			errs = append(errs, removeDevices(ns), ns.Close(), deleteNetns(l.Namespace(h.Name)))
+		}
+		errs = append(errs, os.RemoveAll(l.dir), release(stateDir, l.id, l.lock))
+		if err := errors.Join(errs...); err != nil {
+			l.closeErr = fmt.Errorf("closing lab %s: %w", l.id, err)
+		}
+	})
+	return l.closeErr
+}
+
+// ID is the lab's name, "tdm<pid>x<n>", the prefix of all it makes.
+func (l *Lab) ID() string { return l.id }
+
+// Dir is a directory for files and sockets of the lab; it goes with the lab. Its path
+// is short enough for a Unix socket.
+func (l *Lab) Dir() string { return l.dir }
+
+// Namespace is the name under which "ip netns exec" finds a host.
+func (l *Lab) Namespace(host string) string { return l.id + "-" + host }
+
+// Do runs fn within a host's network namespace. Goroutines that fn starts are not in
+// it; sockets that fn opens stay in it.
+func (l *Lab) Do(host string, fn func() error) error {
+	ns, ok := l.hosts[host]
+	if !ok {
+		return fmt.Errorf("no host %q in the lab", host)
+	}
+	return inNetns(ns, fn)
+}

@@ -1,0 +1,135 @@
+package netlab
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"regexp"
+	"slices"
+	"strconv"
+	"strings"
+	"syscall"
+
+	"github.com/vishvananda/netns"
+	"golang.org/x/sys/unix"
+)
+
+// stateDir holds a lock and a directory per lab.
+const stateDir = "/run/tandem-lab"
+
+// labName matches the id in the name of a thing that a lab made.
+var labName = regexp.MustCompile(`^(tdm([0-9]+)x[0-9]+)(-|\.lock$|$)`)
+
+// claim takes a free id and returns it with the lock that says that its owner lives.
+func claim(dir string) (id string, lock *os.File, err error) {
+	if err := os.MkdirAll(dir, 0o755); err != nil {
+		return "", nil, fmt.Errorf("lab state: %w", err)
+	}
+	lock, err = os.CreateTemp(dir, ".new-*")
+	if err != nil {
+		return "", nil, fmt.Errorf("lab lock: %w", err)
+	}
+	// The lock is taken before the file has its name, so that no sweep sees it free.
+	defer os.Remove(lock.Name())
+	if err := unix.Flock(int(lock.Fd()), unix.LOCK_EX|unix.LOCK_NB); err != nil {
+		lock.Close()
+		return "", nil, fmt.Errorf("lab lock: %w", err)
+	}
+	for n := range 10000 {
+		id := fmt.Sprintf("tdm%dx%d", os.Getpid(), n)
+		path := lockPath(dir, id)
+		switch err := os.Link(lock.Name(), path); {
+		case err == nil:
+			return id, lock, nil
+		case !errors.Is(err, os.ErrExist):
+			lock.Close()
+			return "", nil, fmt.Errorf("lab lock: %w", err)
+		}
+	}
+	lock.Close()
+	return "", nil, fmt.Errorf("lab lock: no free id in %s", dir)
+}
+
+// release gives a claimed id back.
+func release(dir, id string, lock *os.File) error {
+	return errors.Join(os.Remove(lockPath(dir, id)), lock.Close())
+}
+
+func lockPath(dir, id string) string { return filepath.Join(dir, id+".lock") }
+
+// Sweep removes what labs of dead owners left behind and returns their ids. Labs
+// whose owner lives, and all that no lab made, are left alone.
+func Sweep() ([]string, error) { return sweep(stateDir) }
+
+func sweep(dir string) ([]string, error) {
+	var stale []string
+	var errs []error
+	for _, id := range known(dir) {
+		lock, dead := takeOver(dir, id)
+		if !dead {
+			continue
+		}
+		stale = append(stale, id)
+		errs = append(errs, removeNamespaces(id), os.RemoveAll(filepath.Join(dir, id)))
+		if lock != nil {
+			errs = append(errs, release(dir, id, lock))
+		}
+	}
+	return stale, errors.Join(errs...)
+}
+
+// known lists the ids that something on this machine carries.
+func known(dir string) []string {
+	var ids []string
+	for _, d := range []string{dir, netnsDir} {
+		entries, err := os.ReadDir(d)
+		if err != nil {
+			continue // it is made with the first lab
+		}
+		for _, e := range entries {
+			if m := labName.FindStringSubmatch(e.Name()); m != nil {
+				ids = append(ids, m[1])
+			}
+		}
+	}
+	slices.Sort(ids)
+	return slices.Compact(ids)
+}
+
+// takeOver reports whether the owner of id is dead. With a lock file the lock decides,
+// since a pid may belong to somebody else by now; without one the pid does.
+func takeOver(dir, id string) (lock *os.File, dead bool) {
+	lock, err := os.OpenFile(lockPath(dir, id), os.O_RDWR, 0)
+	if err != nil {
+		pid, err := strconv.Atoi(labName.FindStringSubmatch(id)[2])
+		return nil, err == nil && errors.Is(syscall.Kill(pid, 0), syscall.ESRCH)
+	}
+	if err := unix.Flock(int(lock.Fd()), unix.LOCK_EX|unix.LOCK_NB); err != nil {
+		lock.Close()
+		return nil, false
+	}
+	return lock, true
+}
+
+func removeNamespaces(id string) error {
+	entries, err := os.ReadDir(netnsDir)
+	if err != nil {
+		if errors.Is(err, os.ErrNotExist) {
+			return nil
+		}
+		return err
+	}
+	var errs []error
+	for _, e := range entries {
+		if !strings.HasPrefix(e.Name(), id+"-") {
+			continue
+		}
+		// A file whose namespace is gone has no devices either.
+		if ns, err := netns.GetFromName(e.Name()); err == nil {
+			errs = append(errs, removeDevices(ns), ns.Close())
+		}
+		errs = append(errs, deleteNetns(e.Name()))
+	}
+	return errors.Join(errs...)
+}
