@@ -10,7 +10,7 @@ import (
 
 // sizes of the maps, from the configuration.
 type sizes struct {
-	ports, realms, flows, nextHops, devices uint32
+	ingress, realms, flows, nextHops, devices uint32
 }
 
 const (
@@ -31,15 +31,15 @@ func planSizes(maxCalls int, realms []Realm) sizes {
 	devices := uint32(max(1, len(deviceList(realms))))
 	n := sizes{
 		realms: devices * vlans,
-		// As many again for those that rest after use.
-		nextHops: uint32(min(2*flowsPerCall*maxCalls+1, maxNextHops)),
+		// Twice the flows and some, for those that rest after use.
+		nextHops: uint32(min(2*flowsPerCall*maxCalls+1024, maxNextHops)),
 		devices:  devices,
 	}
 	for _, r := range realms {
-		n.ports = max(n.ports, uint32(r.Ifindex))
+		n.ingress = max(n.ingress, uint32(r.Ifindex))
 		n.flows += r.ports()
 	}
-	n.ports++
+	n.ingress++
 	n.flows = max(n.flows, 1)
 	return n
 }
@@ -52,7 +52,7 @@ func load(n sizes) (*tandemObjects, *ebpf.CollectionSpec, error) {
 		return nil, nil, fmt.Errorf("read the embedded BPF object: %w", err)
 	}
 	for name, entries := range map[string]uint32{
-		tandemMapPorts:    n.ports,
+		tandemMapIngress:  n.ingress,
 		tandemMapRealms:   n.realms,
 		tandemMapFlows:    n.flows,
 		tandemMapRares:    n.flows,

@@ -82,7 +82,7 @@ func writeRealms(objs *tandemObjects, realms []Realm, devices map[int]uint16) (m
 		if err := objs.Realms.Put(first+uint32(r.VLAN), value); err != nil {
 			return nil, fmt.Errorf("realm %d: %w", r.Number, err)
 		}
-		if err := objs.Ports.Put(uint32(r.Ifindex), tandemPort{Realms: first + 1}); err != nil {
+		if err := objs.Ingress.Put(uint32(r.Ifindex), tandemIngress{Realms: first + 1}); err != nil {
 			return nil, fmt.Errorf("realm %d: interface index %d: %w", r.Number, r.Ifindex, err)
 		}
 		places[r.Number] = place{Realm: r, flows: flows}

@@ -88,16 +88,16 @@ type tandemFlow struct {
 	Counters tandemCounters
 }
 
+type tandemIngress struct {
+	_      structs.HostLayout
+	Realms uint32
+}
+
 type tandemNextHop struct {
 	_      structs.HostLayout
 	Active uint32
 	Way    [2]tandemWay
 	Pad    uint32
-}
-
-type tandemPort struct {
-	_      structs.HostLayout
-	Realms uint32
 }
 
 type tandemRare struct {
@@ -160,8 +160,8 @@ const (
 	tandemMapEvents     = "events"
 	tandemMapExits      = "exits"
 	tandemMapFlows      = "flows"
+	tandemMapIngress    = "ingress"
 	tandemMapNextHops   = "next_hops"
-	tandemMapPorts      = "ports"
 	tandemMapRares      = "rares"
 	tandemMapRealms     = "realms"
 	tandemProgTandemXdp = "tandem_xdp"
@@ -220,8 +220,8 @@ type tandemMapSpecs struct {
 	Events   *ebpf.MapSpec `ebpf:"events"`
 	Exits    *ebpf.MapSpec `ebpf:"exits"`
 	Flows    *ebpf.MapSpec `ebpf:"flows"`
+	Ingress  *ebpf.MapSpec `ebpf:"ingress"`
 	NextHops *ebpf.MapSpec `ebpf:"next_hops"`
-	Ports    *ebpf.MapSpec `ebpf:"ports"`
 	Rares    *ebpf.MapSpec `ebpf:"rares"`
 	Realms   *ebpf.MapSpec `ebpf:"realms"`
 }
@@ -256,8 +256,8 @@ type tandemMaps struct {
 	Events   *ebpf.Map `ebpf:"events"`
 	Exits    *ebpf.Map `ebpf:"exits"`
 	Flows    *ebpf.Map `ebpf:"flows"`
+	Ingress  *ebpf.Map `ebpf:"ingress"`
 	NextHops *ebpf.Map `ebpf:"next_hops"`
-	Ports    *ebpf.Map `ebpf:"ports"`
 	Rares    *ebpf.Map `ebpf:"rares"`
 	Realms   *ebpf.Map `ebpf:"realms"`
 }
@@ -268,8 +268,8 @@ func (m *tandemMaps) Close() error {
 		m.Events,
 		m.Exits,
 		m.Flows,
+		m.Ingress,
 		m.NextHops,
-		m.Ports,
 		m.Rares,
 		m.Realms,
 	)

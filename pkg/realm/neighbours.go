@@ -58,7 +58,10 @@ type hopKey struct {
 
 // hop is a neighbour that somebody watches.
 type hop struct {
-	mac      net.HardwareAddr // empty while unresolved
+	mac net.HardwareAddr // empty while unresolved
+	// fixed is true for an operator's static entry: it needs no refresh, and telling the
+	// kernel that it is in use would turn it into one that ages (since Linux 5.16).
+	fixed    bool
 	watchers map[*watcher]struct{}
 }
 
@@ -157,21 +160,27 @@ func (n *Neighbours) unwatch(key hopKey, w *watcher) {
 
 // resolve takes over what the kernel knows of a neighbour and asks it to find out.
 func (n *Neighbours) resolve(key hopKey) {
-	n.mu.Lock()
-	device := n.realms[key.realm-1].AddressIfindex
-	n.mu.Unlock()
-	if err := use(device, key.addr); err != nil {
-		n.log.Warn("neighbour not probed", "realm", n.realms[key.realm-1].Name, "address", key.addr, "error", err)
-	}
+	name, device := n.realms[key.realm-1].Name, n.realms[key.realm-1].AddressIfindex
 	entries, err := netlink.NeighList(device, syscall.AF_INET)
 	if err != nil {
-		n.log.Warn("neighbours not listed", "realm", n.realms[key.realm-1].Name, "error", err)
+		// Without the list a static entry might be there: refresh asks, once events have told.
+		n.log.Warn("neighbours not listed", "realm", name, "error", err)
 		return
 	}
 	for i := range entries {
 		if addr, ok := netip.AddrFromSlice(entries[i].IP.To4()); ok && addr == key.addr {
 			n.neighbour(&entries[i], false)
 		}
+	}
+	n.mu.Lock()
+	h := n.hops[key]
+	fixed := h != nil && h.fixed
+	n.mu.Unlock()
+	if fixed {
+		return
+	}
+	if err := use(device, key.addr); err != nil {
+		n.log.Warn("neighbour not probed", "realm", name, "address", key.addr, "error", err)
 	}
 }
 
@@ -234,12 +243,17 @@ func (n *Neighbours) follow(ctx context.Context) error {
 			if !ok {
 				return errors.New("link events ended")
 			}
-			n.link(u.Attrs())
+			if n.link(u.Attrs()) {
+				n.refresh() // a device that is up again has forgotten its neighbours
+			}
 		case u, ok := <-neighbours:
 			if !ok {
 				return errors.New("neighbour events ended")
 			}
-			n.neighbour(&u.Neigh, u.Type == unix.RTM_DELNEIGH)
+			gone := u.Type == unix.RTM_DELNEIGH
+			if n.neighbour(&u.Neigh, gone) && gone {
+				n.refresh() // flushed: do not wait for the next tick
+			}
 		case <-tick.C:
 			n.refresh()
 		}
@@ -252,11 +266,12 @@ func drain[T any](events <-chan T) {
 	}
 }
 
-// neighbour takes in one entry of the kernel's table.
-func (n *Neighbours) neighbour(entry *netlink.Neigh, gone bool) {
+// neighbour takes in one entry of the kernel's table, and returns whether it changed
+// anything for a watcher.
+func (n *Neighbours) neighbour(entry *netlink.Neigh, gone bool) bool {
 	addr, ok := netip.AddrFromSlice(entry.IP.To4())
 	if !ok {
-		return
+		return false
 	}
 	const usable = netlink.NUD_REACHABLE | netlink.NUD_STALE | netlink.NUD_DELAY | netlink.NUD_PROBE | netlink.NUD_PERMANENT | netlink.NUD_NOARP
 	var mac net.HardwareAddr
@@ -271,7 +286,11 @@ func (n *Neighbours) neighbour(entry *netlink.Neigh, gone bool) {
 		}
 		key := hopKey{uint16(i + 1), addr}
 		h := n.hops[key]
-		if h == nil || string(h.mac) == string(mac) {
+		if h == nil {
+			continue
+		}
+		h.fixed = !gone && entry.State&(netlink.NUD_PERMANENT|netlink.NUD_NOARP) != 0
+		if string(h.mac) == string(mac) {
 			continue
 		}
 		h.mac = mac
@@ -279,10 +298,12 @@ func (n *Neighbours) neighbour(entry *netlink.Neigh, gone bool) {
 	}
 	n.mu.Unlock()
 	n.deliver(updates)
+	return len(updates) > 0
 }
 
-// link takes in a change of a device: down, up, or another address.
-func (n *Neighbours) link(attrs *netlink.LinkAttrs) {
+// link takes in a change of a device: down, up, or another address. It returns whether
+// there was one.
+func (n *Neighbours) link(attrs *netlink.LinkAttrs) (changed bool) {
 	n.mu.Lock()
 	var updates []pending
 	for i := range n.realms {
@@ -295,6 +316,7 @@ func (n *Neighbours) link(attrs *netlink.LinkAttrs) {
 		if was == string(r.mac) && wasUp == r.up {
 			continue
 		}
+		changed = true
 		n.log.Info("realm's device changed", "realm", r.Name, "up", r.up, "mac", r.mac.String())
 		for key, h := range n.hops {
 			if int(key.realm) == i+1 {
@@ -304,6 +326,7 @@ func (n *Neighbours) link(attrs *netlink.LinkAttrs) {
 	}
 	n.mu.Unlock()
 	n.deliver(updates)
+	return changed
 }
 
 // pending is an update that a watcher is owed.
@@ -352,7 +375,10 @@ func (n *Neighbours) refresh() {
 		addr   netip.Addr
 	}
 	targets := make([]target, 0, len(n.hops))
-	for key := range n.hops {
+	for key, h := range n.hops {
+		if h.fixed {
+			continue
+		}
 		targets = append(targets, target{n.realms[key.realm-1].AddressIfindex, key.addr})
 	}
 	n.mu.Unlock()

@@ -11,7 +11,7 @@
 
 #include <linux/types.h>
 
-#define ONE_BYTE __attribute__((packed))
+#define ONE_BYTE   __attribute__((packed))
 #define ADDR(name) __u8 name[4] __attribute__((aligned(4)))
 
 /*
@@ -63,7 +63,7 @@ enum ONE_BYTE event_kind {
 #define VLANS 4096
 
 /* A device that XDP runs on. */
-struct port {
+struct ingress {
 	__u32 realms; /* index of its VLAN 0 in realms, plus 1; 0 is a device without realms */
 };
 
@@ -85,15 +85,15 @@ struct rule {
 	__be16 source_port;
 	__be16 dest_port;
 	__u16 next_hop;
-	__u32 tick;      /* ns per RTP clock tick, times 1024; 0 is not known */
+	__u32 tick;	 /* ns per RTP clock tick, times 1024; 0 is not known */
 	__u16 addresses; /* what the change of addresses adds to a checksum: with one source a constant */
-	__u8 tos;        /* DSCP in its upper six bits, the lower two zero */
+	__u8 tos;	 /* DSCP in its upper six bits, the lower two zero */
 	enum rule_flag flags;
 };
 
 /* counters.state */
 enum ONE_BYTE counters_state {
-	STATE_TOLD = 1,    /* user space knows that media started */
+	STATE_TOLD = 1,	   /* user space knows that media started */
 	STATE_RUNNING = 2, /* highest, base and ssrc are set */
 };
 
@@ -103,13 +103,13 @@ enum ONE_BYTE counters_state {
  */
 struct counters {
 	__u64 packets;
-	__u64 bytes;     /* UDP payload */
-	__u64 last;      /* ns, CLOCK_MONOTONIC, as every time here */
+	__u64 bytes;	 /* UDP payload */
+	__u64 last;	 /* ns, CLOCK_MONOTONIC, as every time here */
 	__u64 reference; /* arrival of the packet that carried timestamp */
 	__u32 timestamp; /* RTP timestamp that jitter is measured against */
-	__u32 jitter;    /* ns times 16 (RFC 3550 A.8) */
-	__u32 highest;   /* extended highest sequence number, offset by 65536 */
-	__u32 base;      /* likewise the lowest of this run */
+	__u32 jitter;	 /* ns times 16 (RFC 3550 A.8) */
+	__u32 highest;	 /* extended highest sequence number, offset by 65536 */
+	__u32 base;	 /* likewise the lowest of this run */
 	__u32 reordered;
 	__u32 ssrc;
 	__u32 bad_seq; /* sequence number that would prove a restart, plus 1; 0 is none */

@@ -12,9 +12,9 @@ static __always_inline int find_realm(struct packet *p)
 	__u32 device = p->ctx->ingress_ifindex, at;
 	__u32 port = bpf_ntohs(p->udp->dest);
 	struct realm *realm;
-	struct port *in;
+	struct ingress *in;
 
-	in = bpf_map_lookup_elem(&ports, &device);
+	in = bpf_map_lookup_elem(&ingress, &device);
 	if (!in || !in->realms || p->inner)
 		return STACK_NO_REALM; /* no realm has two tags yet */
 	at = in->realms - 1 + p->vlan;
@@ -84,7 +84,8 @@ static __always_inline int check_source(struct packet *p)
 	struct rule *rule = p->rule;
 	struct rare *rare;
 
-	if (p->ip->source == *(__be32 *)rule->remote && p->udp->source == rule->remote_port && rule->remote_port)
+	if (p->ip->source == *(__be32 *)rule->remote && p->udp->source == rule->remote_port &&
+	    rule->remote_port)
 		return CARRY_ON;
 	rare = bpf_map_lookup_elem(&rares, &p->at);
 	if (rare) {

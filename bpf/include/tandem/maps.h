@@ -12,8 +12,8 @@ struct {
 	__uint(type, BPF_MAP_TYPE_ARRAY);
 	__uint(max_entries, 1);
 	__type(key, __u32);
-	__type(value, struct port);
-} ports SEC(".maps");
+	__type(value, struct ingress);
+} ingress SEC(".maps");
 
 /* Device and VLAN -> the realm attached there: 4096 entries a device. Written at start. */
 struct {

@@ -24,8 +24,8 @@
 #define VLAN_ID_MASK   0x0fff
 #define IPPROTO_UDP    17
 #define IP_FRAGMENT    bpf_htons(0x3fff) /* more fragments, or an offset */
-#define TOS_DSCP       0x00fc /* in the word version_tos */
-#define TTL_ONE        0x0100 /* in the word ttl_protocol */
+#define TOS_DSCP       0x00fc		 /* in the word version_tos */
+#define TTL_ONE	       0x0100		 /* in the word ttl_protocol */
 
 struct ethernet {
 	__u8 dest[6];

@@ -13,10 +13,11 @@
 #define MAX_MISORDER	 100  /* likewise for packets that are late */
 #define MAX_JITTER_TICKS (1 << 20)
 #define MAX_TRANSIT_NS	 250000000 /* of one packet; 16 times this fits 32 bits */
-#define SEQUENCE_OFFSET	 65536 /* keeps packets late for the very first one above zero */
+#define SEQUENCE_OFFSET	 65536	   /* keeps packets late for the very first one above zero */
 
 /* Closes a run of sequence numbers, and starts one whose first packet is sequence. */
-static __always_inline void start_run(struct counters *c, struct rare *rare, __u16 sequence, __u32 ssrc, __u64 before)
+static __always_inline void start_run(struct counters *c, struct rare *rare, __u16 sequence, __u32 ssrc,
+				      __u64 before)
 {
 	if (c->state & STATE_RUNNING) {
 		__u64 expected = c->highest - c->base + 1, received = before - rare->before;
@@ -140,6 +141,7 @@ static __always_inline int count(struct packet *p)
 	struct rare *rare;
 
 	c->packets = before + 1;
+	barrier(); /* see struct counters */
 	c->bytes += p->payload_len;
 	c->last = now;
 	if (!(c->state & STATE_TOLD)) {
