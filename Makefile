@@ -50,7 +50,7 @@ check: ## formatting, vet, staticcheck, errorlint, layering, generated files
 	$(GO) vet ./...
 	$(GO) tool staticcheck ./...
 	$(GO) tool go-errorlint ./...
-	$(GO) test ./tests/layering/
+	$(GO) test -count 1 ./tests/layering/
 	@before=$$(sha256sum $(GENERATED)) && $(MAKE) --no-print-directory generate && echo "$$before" | sha256sum --check --quiet || \
 		{ echo "generated files were stale, and are fresh now: commit them"; exit 1; }
 
@@ -64,7 +64,8 @@ bench: ## ns per packet and CPU per call into out/bench.json
 	@tests/deps.sh lab
 	@$(MAKE) --no-print-directory build
 	@mkdir -p $(OUT)
-	@$(ROOT) $(BIN)/tandem-lab bench --out $(OUT)/bench.json
+	$(GO) test $(GO_EXEC) -run '^$$' -bench XDP -count 5 ./pkg/datapath | tee $(OUT)/xdp.txt
+	@$(ROOT) $(BIN)/tandem-lab bench --engine $(ENGINE) --go-bench $(OUT)/xdp.txt --out $(OUT)/bench.json
 
 .PHONY: fuzz
 fuzz: ## every fuzz target for FUZZTIME

@@ -10,6 +10,7 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"syscall"
@@ -96,9 +97,11 @@ func (b *bench) run(ctx context.Context, goBench string) error {
 	return nil
 }
 
-// addGoBench takes over the metrics that Go benchmarks named themselves, e.g. "82.1 xdp_plain_ns".
+// addGoBench takes over the metrics that Go benchmarks named themselves, such as
+// "82.1 xdp_plain_ns", the median of each.
 func (b *bench) addGoBench(text string) error {
-	found := false
+	values := make(map[string][]float64)
+	var names []string
 	for line := range strings.Lines(text) {
 		fields := strings.Fields(line)
 		if len(fields) == 0 || !strings.HasPrefix(fields[0], "Benchmark") {
@@ -113,12 +116,18 @@ func (b *bench) addGoBench(text string) error {
 			if err != nil {
 				return fmt.Errorf("benchmark line %q: %w", strings.TrimSpace(line), err)
 			}
-			b.add(name, value, "ns")
-			found = true
+			if values[name] == nil {
+				names = append(names, name)
+			}
+			values[name] = append(values[name], value)
 		}
 	}
-	if !found {
+	if len(names) == 0 {
 		return errors.New("the Go benchmarks printed no metric")
+	}
+	for _, name := range names {
+		slices.Sort(values[name])
+		b.add(name, values[name][len(values[name])/2], "ns")
 	}
 	return nil
 }

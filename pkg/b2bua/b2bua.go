@@ -17,8 +17,8 @@ import (
 	"github.com/tandem-sbc/tandem/pkg/trunk"
 )
 
-// closeTimeout bounds the wait for a peer's answer to our BYE or CANCEL. The leg
-// goes on retransmitting behind it (RFC 3261 timer F); the call does not wait so long.
+// closeTimeout bounds the wait for a peer's answer to our BYE, while media still passes.
+// The leg goes on retransmitting behind it (RFC 3261 timer F); the call does not wait so long.
 const closeTimeout = 5 * time.Second
 
 // Dialer sends an INVITE from the stack of the target's realm.

@@ -47,7 +47,7 @@ func (s *session) run(draining bool) {
 	var cause call.Cause
 	defer func() { s.finish(cause) }()
 	defer func() { s.closeMedia() }()
-	defer func() { s.closeLeg(s.ingress, cause) }()
+	defer func() { s.closeLeg(s.ingress, cause, closeTimeout) }()
 
 	from := s.cfg.Trunks.ByPeer(s.realm, s.ingress.Peer().Addr())
 	s.update(func(info *call.Info) { info.Ingress = s.legRecord(s.ingress, from) })
@@ -141,9 +141,9 @@ func (s *session) finish(cause call.Cause) {
 		"ingress", r.Ingress.Trunk, "egress", r.Egress.Trunk, "setup_ms", r.SetupMS, "duration_ms", r.DurationMS)
 }
 
-// closeLeg ends a leg within closeTimeout, also when the call was ended from outside.
-func (s *session) closeLeg(leg call.Leg, cause call.Cause) {
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(s.stop), closeTimeout)
+// closeLeg ends a leg and waits for its peer, also when the call was ended from outside.
+func (s *session) closeLeg(leg call.Leg, cause call.Cause, patience time.Duration) {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(s.stop), patience)
 	defer cancel()
 	leg.Close(ctx, cause)
 }

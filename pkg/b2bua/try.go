@@ -37,7 +37,14 @@ func (s *session) try(t *trunk.Trunk) (cause call.Cause, next bool) {
 	if err != nil {
 		return causeUnreachable(t.Name(), err), true
 	}
-	defer func() { s.closeLeg(leg, cause) }()
+	defer func() {
+		if s.isAnswered() {
+			s.closeLeg(leg, cause, closeTimeout)
+		} else {
+			// The caller, or the next trunk, does not wait for who did not take the call.
+			s.closeLeg(leg, cause, 0)
+		}
+	}()
 	s.update(func(info *call.Info) { info.Egress = s.legRecord(leg, t) })
 
 	if cause, next, answered := s.ring(leg, t); !answered {
