@@ -36,7 +36,7 @@ demo: ## calls through the gateway in a lab of namespaces; ENGINE=auto|kernel|us
 
 .PHONY: test
 test: ## every test, end to end included; says what was skipped and why
-	@tests/deps.sh lab race
+	@tests/deps.sh lab test
 	@$(MAKE) --no-print-directory build
 	$(GO) tool gotestsum --format pkgname -- $(GO_EXEC) -race -timeout 20m $$($(GO) list ./pkg/... ./cmd/...) $$($(GO) list ./tests/... | grep -v /e2e)
 	$(GO) tool gotestsum --format testname -- $(GO_EXEC) -p 1 -count 1 -timeout 20m ./tests/e2e/...

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Installs what a target needs and the machine lacks; says what, asks for nothing.
-# Usage: tests/deps.sh GROUP...   groups: lab (demo, end-to-end tests, bench), race, generate
+# Usage: tests/deps.sh GROUP...   groups: lab (demo, end-to-end tests, bench), test, generate
 set -euo pipefail
 
 missing=()
@@ -14,9 +14,9 @@ for group in "$@"; do
 	lab)
 		need sipp sip-tester
 		need ip iproute2
-		need ethtool ethtool
 		;;
-	race)
+	test)
+		need ethtool ethtool
 		# The race detector links with cgo.
 		need gcc gcc
 		[ -e /usr/include/stdlib.h ] || missing+=(libc6-dev)

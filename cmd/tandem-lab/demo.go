@@ -14,7 +14,6 @@ import (
 	"golang.org/x/term"
 
 	"github.com/tandem-sbc/tandem/pkg/admin"
-	"github.com/tandem-sbc/tandem/pkg/call"
 	"github.com/tandem-sbc/tandem/tests/netlab"
 	"github.com/tandem-sbc/tandem/tests/sipp"
 )
@@ -271,11 +270,6 @@ func (d *demo) sample(ctx context.Context) (sample, error) {
 		elapsed: time.Since(d.started),
 		active:  len(calls), answered: status.Calls.Answered, failed: status.Calls.Failed,
 		kernel: status.Engine.KernelPackets, userspace: status.Engine.UserspacePackets,
-	}
-	for _, c := range calls {
-		if c.State == call.Answered { // the gateway's count is of those that have ended
-			s.answered++
-		}
 	}
 	for _, c := range d.captures {
 		t := c.Totals()

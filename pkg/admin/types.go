@@ -31,7 +31,7 @@ type Status struct {
 }
 
 // Calls counts calls since start, but for Active, which is now. Total counts each call
-// as it comes in; Answered and Failed count it when it has ended, with or without an answer.
+// as it comes in, Answered when it is answered, Failed when it has ended without.
 type Calls struct {
 	Active   int    `json:"active"`
 	Total    uint64 `json:"total"`

@@ -66,7 +66,8 @@ type Gateway struct {
 	idleOnce sync.Once
 }
 
-// Totals counts calls since start. Failed are those that ended unanswered.
+// Totals counts calls since start, but for Active, which is now. Total and Answered
+// count as it happens; Failed are those that ended unanswered.
 type Totals struct {
 	Active, Total, Answered, Failed int
 }
@@ -168,13 +169,17 @@ func (g *Gateway) enter(s *session) bool {
 	return g.draining
 }
 
+func (g *Gateway) countAnswer() {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	g.totals.Answered++
+}
+
 func (g *Gateway) leave(s *session) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	if s.info.Answered.IsZero() {
+	if !s.isAnswered() {
 		g.totals.Failed++
-	} else {
-		g.totals.Answered++
 	}
 	delete(g.calls, s.info.ID)
 	g.closeIfIdle()

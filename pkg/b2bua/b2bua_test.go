@@ -163,9 +163,9 @@ func TestCallAnsweredAndEndedByCaller(t *testing.T) {
 			t.Errorf("the offer tells the carrier of %s (S18):\n%s", leak, d.invite.Body)
 		}
 	}
-	callee.emit(call.Progressed{Code: 180, Reason: "Ringing"})
-	if a := caller.expect(t, "progress"); a.code != 180 || a.body != nil {
-		t.Errorf("got %d with %d bytes, want 180 without SDP", a.code, len(a.body))
+	callee.emit(call.Progressed{Code: 180, Reason: "Ringing at 203.0.113.10"})
+	if a := caller.expect(t, "progress"); a.code != 180 || a.body != nil || a.phrase != "" {
+		t.Errorf("got %d %q with %d bytes, want 180 without SDP and without the peer's words (S18)", a.code, a.phrase, len(a.body))
 	}
 	callee.emit(call.Accepted{Body: []byte(calledSDP)})
 	callee.expect(t, "ack")
@@ -356,9 +356,9 @@ func TestReinviteIsRelayed(t *testing.T) {
 	// A refused one changes nothing, and the reason reaches who asked.
 	callee.emit(call.Reinvited{Body: []byte(calledSDP)})
 	caller.expect(t, "reinvite")
-	caller.emit(call.Rejected{Rejection: call.Rejection{Code: 491, Reason: "Request Pending"}})
-	if a := callee.expect(t, "reject"); a.code != 491 {
-		t.Errorf("refused with %d, want 491", a.code)
+	caller.emit(call.Rejected{Rejection: call.Rejection{Code: 491, Reason: "Pending at 198.51.100.10"}})
+	if a := callee.expect(t, "reject"); a.code != 491 || a.phrase != "" {
+		t.Errorf("refused with %d %q, want 491 without the peer's words (S18)", a.code, a.phrase)
 	}
 	caller.emit(call.Ended{Cause: call.Cause{Code: "normal-clearing", SIP: 200, Text: "The peer hung up."}})
 	callee.expect(t, "close")

@@ -129,5 +129,11 @@ func causeNoAnswer(name string, patience time.Duration, rang bool) (cause call.C
 // endedBy completes the cause of a leg that was ended by its peer or was lost.
 func endedBy(side call.Side, cause call.Cause) call.Cause {
 	cause.By = side.String()
+	if cause.Code == "normal-clearing" {
+		cause.Text = "The caller hung up."
+		if side == call.Egress {
+			cause.Text = "The called side hung up."
+		}
+	}
 	return cause
 }

@@ -31,6 +31,8 @@ type action struct {
 	what string
 	code int
 	body []byte
+	// phrase of a response.
+	phrase string
 }
 
 func newFakeLeg(name, peer string) *fakeLeg {
@@ -45,17 +47,21 @@ func (l *fakeLeg) Peer() netip.AddrPort      { return l.peer }
 func (l *fakeLeg) Local() netip.AddrPort     { return netip.MustParseAddrPort("192.0.2.1:5060") }
 func (l *fakeLeg) Events() <-chan call.Event { return l.events }
 
-func (l *fakeLeg) Progress(code int, _ string, body []byte) error {
-	return l.do("progress", code, body)
+func (l *fakeLeg) Progress(code int, phrase string, body []byte) error {
+	return l.do(action{what: "progress", code: code, body: body, phrase: phrase})
 }
-func (l *fakeLeg) Accept(body []byte) error      { return l.do("accept", 200, body) }
-func (l *fakeLeg) Reject(r call.Rejection) error { return l.do("reject", r.Code, nil) }
-func (l *fakeLeg) Ack(body []byte) error         { return l.do("ack", 0, body) }
+func (l *fakeLeg) Accept(body []byte) error {
+	return l.do(action{what: "accept", code: 200, body: body})
+}
+func (l *fakeLeg) Reject(r call.Rejection) error {
+	return l.do(action{what: "reject", code: r.Code, phrase: r.Reason})
+}
+func (l *fakeLeg) Ack(body []byte) error { return l.do(action{what: "ack", body: body}) }
 func (l *fakeLeg) Reinvite(body []byte) error {
 	if l.busy {
 		return errors.New("another INVITE is pending")
 	}
-	return l.do("reinvite", 0, body)
+	return l.do(action{what: "reinvite", body: body})
 }
 
 func (l *fakeLeg) Close(_ context.Context, cause call.Cause) {
@@ -68,14 +74,14 @@ func (l *fakeLeg) Close(_ context.Context, cause call.Cause) {
 	}
 }
 
-func (l *fakeLeg) do(what string, code int, body []byte) error {
+func (l *fakeLeg) do(a action) error {
 	l.mu.Lock()
 	gone := l.closed || l.ended
 	l.mu.Unlock()
 	if gone {
 		return errors.New("the leg has ended")
 	}
-	l.did <- action{what: what, code: code, body: body}
+	l.did <- a
 	return nil
 }
 

@@ -19,7 +19,9 @@ type session struct {
 	realm   string
 	ingress call.Leg
 	invite  call.Invite
-	media   *media.Session
+	// from is the trunk that the call came in on.
+	from  *trunk.Trunk
+	media *media.Session
 
 	// offer in flight between the legs, nil when none is.
 	pending *exchange
@@ -50,6 +52,7 @@ func (s *session) run(draining bool) {
 	defer func() { s.closeLeg(s.ingress, cause, closeTimeout) }()
 
 	from := s.cfg.Trunks.ByPeer(s.realm, s.ingress.Peer().Addr())
+	s.from = from
 	s.update(func(info *call.Info) { info.Ingress = s.legRecord(s.ingress, from) })
 	if refused := admit.Admit(admit.Request{
 		Trunk: from, Draining: draining, Active: s.Totals().Active, MaxCalls: s.cfg.MaxCalls, MaxForwards: s.invite.MaxForwards,
@@ -64,7 +67,7 @@ func (s *session) run(draining bool) {
 	}
 	defer release()
 	from.Attempt(trunk.In)
-	defer func() { s.account(from, trunk.In) }()
+	defer func() { s.countFailure(from, trunk.In) }()
 
 	match, ok := s.cfg.Routes.Route(from.Name(), s.invite.Number)
 	if !ok {
@@ -156,13 +159,19 @@ func (s *session) closeMedia() {
 	s.update(func(info *call.Info) { info.Ingress.Media, info.Egress.Media = ingress, egress })
 }
 
-// account counts the call's outcome on a trunk.
-func (s *session) account(t *trunk.Trunk, dir trunk.Direction) {
-	if s.isAnswered() {
-		t.Answered(dir)
-	} else {
+// countFailure counts a call or a try that ends unanswered.
+func (s *session) countFailure(t *trunk.Trunk, dir trunk.Direction) {
+	if !s.isAnswered() {
 		t.Failed(dir)
 	}
+}
+
+// answered is the moment from which the call is charged for.
+func (s *session) answered(by *trunk.Trunk) {
+	s.update(func(info *call.Info) { info.State, info.Answered = call.Answered, time.Now() })
+	s.from.Answered(trunk.In)
+	by.Answered(trunk.Out)
+	s.countAnswer()
 }
 
 func (s *session) isAnswered() bool { return !s.info.Answered.IsZero() }

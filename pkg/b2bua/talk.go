@@ -50,6 +50,7 @@ func (s *session) renegotiate(this, other call.Leg, side call.Side, event call.E
 		}
 		s.media.Rollback()
 		s.pending = nil
+		ev.Reason = "" // may name what is on that side (S18)
 		return other.Reject(ev.Rejection)
 	case call.Acked:
 		return s.relayAck(other, side, ev.Body)

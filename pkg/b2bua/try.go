@@ -18,7 +18,7 @@ func (s *session) try(t *trunk.Trunk) (cause call.Cause, next bool) {
 	}
 	defer release()
 	t.Attempt(trunk.Out)
-	defer func() { s.account(t, trunk.Out) }()
+	defer func() { s.countFailure(t, trunk.Out) }()
 
 	if err := s.media.SetEgress(t.Realm(), t.Codecs()); err != nil {
 		return causeMedia(err), true
@@ -50,6 +50,7 @@ func (s *session) try(t *trunk.Trunk) (cause call.Cause, next bool) {
 	if cause, next, answered := s.ring(leg, t); !answered {
 		return cause, next
 	}
+	s.answered(t)
 	return s.talk(leg), false
 }
 
@@ -88,6 +89,7 @@ func (s *session) ring(leg call.Leg, t *trunk.Trunk) (cause call.Cause, next, an
 }
 
 // progress passes a provisional response on, with its early media if it has any (S5).
+// The phrase stays behind: peers write addresses and host names into it (S18).
 func (s *session) progress(ev call.Progressed) {
 	if s.rang.IsZero() && ev.Code >= 180 {
 		s.rang = time.Now()
@@ -102,7 +104,7 @@ func (s *session) progress(ev call.Progressed) {
 		}
 		body = answer
 	}
-	if err := s.ingress.Progress(ev.Code, ev.Reason, body); err != nil {
+	if err := s.ingress.Progress(ev.Code, "", body); err != nil {
 		s.log.Warn("provisional response not passed on", "status", ev.Code, "error", err)
 	}
 }
@@ -141,6 +143,5 @@ func (s *session) accept(body []byte) (cause call.Cause, answered bool) {
 	if err := s.ingress.Accept(body); err != nil {
 		return causeLegFailed(s.ingress, call.Ingress, err), false
 	}
-	s.update(func(info *call.Info) { info.State, info.Answered = call.Answered, time.Now() })
 	return call.Cause{}, true
 }

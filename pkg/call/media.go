@@ -125,12 +125,22 @@ const (
 
 // Exit is one way a packet left the media plane, counted since start.
 type Exit struct {
-	// Reason is a stable lower-case word, e.g. "forwarded", "source-refused".
+	// Reason is a stable lower-case word, e.g. ExitForwarded.
 	Reason string `json:"reason"`
 	// Verdict is "forward", "drop" or "stack".
 	Verdict string `json:"verdict"`
 	Packets uint64 `json:"packets"`
 }
+
+// Reasons of Exit that both engines have. Each has more of its own.
+const (
+	ExitForwarded     = "forwarded"
+	ExitNoFlow        = "no-flow"
+	ExitSourceRefused = "source-refused"
+	ExitNotRTP        = "not-rtp"
+	ExitNotRTCP       = "not-rtcp"
+	ExitHold          = "hold"
+)
 
 // EngineStats is what an engine says of itself.
 type EngineStats struct {

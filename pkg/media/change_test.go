@@ -30,6 +30,9 @@ func TestEarlyThenFinalAnswer(t *testing.T) {
 	if again := k.answer(call.Egress, callee); again.body != final.body || b.engine.installs != installs {
 		t.Errorf("the same answer again: %d installs more\n%s", b.engine.installs-installs, again.body)
 	}
+	if none := k.answer(call.Egress, ""); none.body != final.body || b.engine.installs != installs {
+		t.Errorf("no description once one was given: %d installs more\n%s", b.engine.installs-installs, none.body)
+	}
 }
 
 // TestHoldAndResume: each way of holding reaches the other side as what it is (S7).

@@ -111,10 +111,15 @@ func New(cfg Config) (*Media, error) {
 	return m, nil
 }
 
+// refusalLogGap is the least time between two lines about refused media.
+const refusalLogGap = time.Second
+
 // Run reports what the engine sees on flows, until ctx is done. Running it is not
 // needed for media to flow.
 func (m *Media) Run(ctx context.Context) error {
 	events := m.engine.Events()
+	var said time.Time
+	unsaid := 0
 	for {
 		select {
 		case <-ctx.Done():
@@ -124,11 +129,18 @@ func (m *Media) Run(ctx context.Context) error {
 				events = nil
 				continue
 			}
-			// Someone sends to a port that is not meant for him: a peer behind NAT, or
-			// a sprayer (M7). Once per flow, so it cannot flood the log.
-			if ev.Kind == call.MediaRefused {
-				m.log.Warn("media of a foreign source refused", "realm", ev.Key.Realm, "local", ev.Key.Local, "source", ev.Source)
+			if ev.Kind != call.MediaRefused {
+				continue
 			}
+			// Someone sends to a port that is not meant for him: a peer behind NAT, or a
+			// sprayer (M7). The event comes once per flow, but a sprayer meets them all.
+			if time.Since(said) < refusalLogGap {
+				unsaid++
+				continue
+			}
+			m.log.Warn("media of a foreign source refused",
+				"realm", ev.Key.Realm, "local", ev.Key.Local, "source", ev.Source, "flows_unsaid", unsaid)
+			said, unsaid = time.Now(), 0
 		}
 	}
 }

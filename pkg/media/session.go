@@ -108,7 +108,8 @@ func (s *Session) Offer(from call.Side, body []byte) ([]byte, error) {
 }
 
 // Answer takes a side's answer to the other's offer and returns the one for the
-// offerer. It may come several times for one offer: early (18x) and final (200). The
+// offerer. It may come several times for one offer: early (18x) and final (200). Once
+// it has come, an empty body stands for the same again (RFC 3261 section 13.2.1). The
 // flows are installed, or updated in place, before it returns. If it fails, what was
 // agreed before stays as it is.
 //
@@ -118,6 +119,9 @@ func (s *Session) Answer(from call.Side, body []byte) ([]byte, error) {
 	defer s.mu.Unlock()
 	if s.closed || s.offer == nil || s.offer.from != from.Other() {
 		return nil, fmt.Errorf("%w: an answer without an offer", ErrState)
+	}
+	if len(body) == 0 && s.offer.answered {
+		return s.sides[from.Other()].told, nil
 	}
 	desc, err := s.parse(from, body)
 	if err != nil {

@@ -116,6 +116,9 @@ func (t *tidied) media(value string) (string, error) {
 		t.remark("audio over " + clip(s.Proto) + " is not carried")
 		return placeholder, nil
 	}
+	// In their registered spelling, for a peer as strict as pion/sdp is.
+	last := &t.streams[len(t.streams)-1]
+	last.Media, last.Proto = "audio", "RTP/AVP"
 	port, count, _ := strings.Cut(f[1], "/")
 	number, err := strconv.ParseUint(port, 10, 16)
 	if err != nil {

@@ -143,8 +143,11 @@ func (c *Capture) read(block []byte, header *unix.TpacketHdrV1) {
 		pkt := (*unix.Tpacket3Hdr)(unsafe.Pointer(&block[offset]))
 		// The link-layer address stands behind the header: TPACKET_ALIGN(sizeof(tpacket3_hdr)).
 		ll := (*unix.RawSockaddrLinklayer)(unsafe.Pointer(&block[offset+uint32(unsafe.Sizeof(*pkt))]))
-		frame := block[offset+uint32(pkt.Mac):][:pkt.Snaplen]
-		c.log.add(time.Unix(int64(pkt.Sec), int64(pkt.Nsec)), ll.Pkttype == unix.PACKET_OUTGOING, frame)
+		// A frame for another address crosses a cable, but the host does not take it in.
+		if ll.Pkttype != unix.PACKET_OTHERHOST {
+			frame := block[offset+uint32(pkt.Mac):][:pkt.Snaplen]
+			c.log.add(time.Unix(int64(pkt.Sec), int64(pkt.Nsec)), ll.Pkttype == unix.PACKET_OUTGOING, frame)
+		}
 		offset += pkt.Next_offset
 	}
 }

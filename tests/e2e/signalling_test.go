@@ -1,0 +1,51 @@
+package e2e
+
+import (
+	"flag"
+	"os"
+	"testing"
+	"time"
+
+	"github.com/tandem-sbc/tandem/pkg/call"
+	"github.com/tandem-sbc/tandem/tests/netlab"
+)
+
+// The scenarios of signalling wait for timers, not for processors.
+func TestMain(m *testing.M) {
+	flag.Parse()
+	if err := flag.Set("test.parallel", "16"); err != nil {
+		panic(err)
+	}
+	os.Exit(m.Run())
+}
+
+// ringTimeout of the signalling lab's trunks.
+const ringTimeout = 3 * time.Second
+
+// scenario is one requirement, shown with raw SIP peers on a lab that it shares with
+// the others; its name begins with the requirement's id.
+type scenario struct {
+	name string
+	run  func(t *testing.T, s *stage)
+}
+
+// What a peer may say at all, against the real daemon: every scenario runs beside the
+// others, and in the end the daemon holds nothing of any of them.
+func TestSignalling(t *testing.T) {
+	s := newStage(t, start(t, netlab.GatewayOptions{Engine: call.EngineUserspace, RingTimeout: ringTimeout, Strategy: "priority"}))
+	before := s.status(t)
+	t.Run("all", func(t *testing.T) {
+		// Those that wait for long timers come first.
+		for _, part := range [][]scenario{
+			lossScenarios, hostileScenarios, failoverScenarios, cancelScenarios, setupScenarios, hidingScenarios, dialogScenarios, methodScenarios, bodyScenarios,
+		} {
+			for _, sc := range part {
+				t.Run(sc.name, func(t *testing.T) {
+					t.Parallel()
+					sc.run(t, s)
+				})
+			}
+		}
+	})
+	s.settled(t, before)
+}
