@@ -28,7 +28,8 @@ type task struct {
 
 // Run carries calls until a signal asks it to stop. SIGTERM and SIGINT refuse new
 // calls, wait up to the config's drain for the last one, then hang up both sides of
-// what is left; a second signal hangs up at once. Errors name what could not be
+// what is left; a second signal hangs up at once, a
+// third does not wait for the answers. Errors name what could not be
 // started, or what failed while it ran.
 func Run(ctx context.Context, cfg *config.Config, version string, signals <-chan os.Signal) (err error) {
 	log, err := newLogger(cfg.Log, os.Stderr)
@@ -68,8 +69,7 @@ func (d *daemon) awaitStop(ctx context.Context, signals <-chan os.Signal) {
 		select {
 		case <-ctx.Done():
 			// A task failed: there is nothing to drain with.
-			d.gateway.Hangup()
-			d.awaitIdle(hangupTimeout, nil)
+			d.hangup(signals)
 			return
 		case sig := <-signals:
 			if sig == syscall.SIGHUP {
@@ -77,21 +77,26 @@ func (d *daemon) awaitStop(ctx context.Context, signals <-chan os.Signal) {
 				continue
 			}
 			d.gateway.Drain()
-			d.log.Info("draining: new calls get 503", "signal", sig.String(), "calls", d.gateway.Totals().Active, "longest", time.Duration(d.cfg.Drain))
-			if !d.awaitIdle(time.Duration(d.cfg.Drain), signals) {
+			d.log.Info("draining: new calls get 503", "signal", sig.String(), "calls", d.gateway.Totals().Active, "longest", d.cfg.Drain.String())
+			if !d.awaitIdle(d.cfg.Drain, signals) {
 				d.log.Warn("hanging up the calls that are left", "calls", d.gateway.Totals().Active)
 			}
-			d.gateway.Hangup()
-			if !d.awaitIdle(hangupTimeout, nil) {
-				d.log.Error("calls did not end in time", "calls", d.gateway.Totals().Active)
-			}
+			d.hangup(signals)
 			return
 		}
 	}
 }
 
+// hangup ends every call, and gives both sides time to answer; another signal cuts it short.
+func (d *daemon) hangup(signals <-chan os.Signal) {
+	d.gateway.Hangup()
+	if !d.awaitIdle(hangupTimeout, signals) {
+		d.log.Error("calls did not end in time", "calls", d.gateway.Totals().Active)
+	}
+}
+
 // awaitIdle waits for the last call; false means that time, or the patience of
-// whoever sent another signal, ran out first.
+// whoever sent another signal to stop, ran out first.
 func (d *daemon) awaitIdle(patience time.Duration, signals <-chan os.Signal) bool {
 	ctx, cancel := context.WithTimeout(context.Background(), patience)
 	defer cancel()
@@ -99,10 +104,15 @@ func (d *daemon) awaitIdle(patience time.Duration, signals <-chan os.Signal) boo
 	defer func() { <-interrupted }()
 	go func() {
 		defer close(interrupted)
-		select {
-		case <-signals:
-			cancel()
-		case <-ctx.Done():
+		for {
+			select {
+			case sig := <-signals:
+				if sig != syscall.SIGHUP {
+					cancel()
+				}
+			case <-ctx.Done():
+				return
+			}
 		}
 	}()
 	err := d.gateway.Wait(ctx)

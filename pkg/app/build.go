@@ -46,6 +46,7 @@ func (d *daemon) build() ([]task, error) {
 	if err != nil {
 		return nil, err
 	}
+	d.checkPorts()
 	tasks, err := d.buildEngine(attached)
 	if err != nil {
 		return nil, err
@@ -88,9 +89,26 @@ func (d *daemon) build() ([]task, error) {
 			return nil, fmt.Errorf("realm %s: %w", r.Name, err)
 		}
 		d.stacks[r.Name] = stack
+		d.onClose("SIP of realm "+r.Name, stack.Close) // for a stack that never ran
 		tasks = append(tasks, task{"SIP of realm " + r.Name, stack.Run})
 	}
 	return d.buildSight(tasks)
+}
+
+// checkPorts warns of media ports that the kernel may give to any program.
+func (d *daemon) checkPorts() {
+	local, err := realm.ReadLocalPorts()
+	if err != nil {
+		d.log.Warn("it is not known which ports the kernel gives to other programs", "error", err)
+		return
+	}
+	for _, r := range d.cfg.Realms {
+		if n := local.Clash(r.MediaPorts); n > 0 {
+			d.log.Warn("media ports may be given to other programs: move them out of net.ipv4.ip_local_port_range, "+
+				"or put them into net.ipv4.ip_local_reserved_ports",
+				"realm", r.Name, "media_ports", r.MediaPorts.String(), "ip_local_port_range", local.Range.String(), "ports", n)
+		}
+	}
 }
 
 // buildSight adds what shows the daemon to people and to Prometheus.

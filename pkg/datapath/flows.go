@@ -27,7 +27,7 @@ type installed struct {
 // Install puts flows into the kernel, all or none. A flow whose key is there already is
 // updated in place: no packet finds it missing, and its counters go on. Packets flow when
 // Install returns; a next hop that is not resolved after 250 ms does not fail it, its
-// packets go to the stack until it is. Errors wrap ErrFull and ErrClosed.
+// packets are dropped until it is. Errors wrap ErrFull and ErrClosed.
 func (e *Engine) Install(flows []call.Flow) error {
 	if err := e.validate(flows); err != nil {
 		return err
@@ -129,7 +129,7 @@ func (e *Engine) Remove(keys []call.FlowKey) ([]call.FlowStats, error) {
 			continue
 		}
 		e.table.activate(f.at, 0)
-		stats[i] = e.table.read(f.at, key, clk) // after the removal: the last packet is in
+		stats[i] = e.table.read(f.at, key, clk) // after the removal: no packet comes behind the last counted
 		delete(e.flows, key)
 		unused = append(unused, f.hop)
 	}

@@ -35,7 +35,7 @@ type hops struct {
 
 	mu    sync.Mutex
 	ids   *slots
-	byKey map[hopKey]*hop
+	byKey map[hopKey]*hop // nil when stopped
 }
 
 // hop is one entry. Its own lock orders updates against its end, and is never held
@@ -68,6 +68,9 @@ func newHops(source NextHopSource, table *ebpf.Map, devices map[int]uint16, log 
 func (t *hops) acquire(key hopKey) (*hop, error) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
+	if t.byKey == nil {
+		return nil, ErrClosed
+	}
 	if h := t.byKey[key]; h != nil {
 		h.refs++
 		return h, nil
@@ -77,6 +80,10 @@ func (t *hops) acquire(key hopKey) (*hop, error) {
 		return nil, fmt.Errorf("%w: no more than %d destinations at a time", ErrFull, t.ids.size-1)
 	}
 	h := &hop{table: t, key: key, id: uint16(id), refs: 1, ready: make(chan struct{})}
+	if err := t.table.Put(id, tandemNextHop{}); err != nil {
+		t.retire(h)
+		return nil, fmt.Errorf("empty next hop %d: %w", id, err)
+	}
 	stop, err := t.source.Watch(key.realm, key.dst, h.update)
 	if err != nil {
 		t.retire(h)
@@ -87,7 +94,7 @@ func (t *hops) acquire(key hopKey) (*hop, error) {
 	return h, nil
 }
 
-// release gives an entry back; the last user's ends the watch and empties it.
+// release gives an entry back; the last user's ends the watch.
 func (t *hops) release(h *hop) {
 	t.mu.Lock()
 	h.refs--
@@ -102,16 +109,12 @@ func (t *hops) release(h *hop) {
 	}
 }
 
-// retire empties the kernel's entry, so that the id resolves to nothing when it is
-// given out again. The caller holds t.mu.
+// retire ends an entry's updates. Its header stays until the id is given out again: the
+// last packets that were sent by it may be reading it. The caller holds t.mu.
 func (t *hops) retire(h *hop) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	h.gone = true
-	if err := t.table.Put(uint32(h.id), tandemNextHop{}); err != nil {
-		t.log.Error("next hop not emptied", "realm", h.key.realm, "error", err)
-		return // the id is lost rather than given out with an old header
-	}
 	t.ids.put(uint32(h.id), time.Now())
 }
 
@@ -119,7 +122,7 @@ func (t *hops) retire(h *hop) {
 func (t *hops) stopAll() {
 	t.mu.Lock()
 	all := t.byKey
-	t.byKey = map[hopKey]*hop{}
+	t.byKey = nil
 	t.mu.Unlock()
 	for _, h := range all {
 		h.mu.Lock()
@@ -167,7 +170,7 @@ func (h *hop) update(next call.NextHop) {
 }
 
 // way is the kernel's form of a next hop. What the program cannot send is unresolved:
-// its packets go to the stack.
+// its packets are dropped.
 func (t *hops) way(key hopKey, next call.NextHop) tandemWay {
 	if len(next.L2) == 0 {
 		return tandemWay{}

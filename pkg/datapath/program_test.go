@@ -159,7 +159,7 @@ func TestProgram(t *testing.T) {
 		// next hop
 		{"hold", in(held), "drop hold", nil},
 		{"not the kernel's to send", in(toStack), "stack egress", nil},
-		{"next hop unresolved", in(unresolved), "stack no-next-hop", nil},
+		{"next hop unresolved", in(unresolved), "drop no-next-hop", nil},
 		{"last hop", in(plain, func(f *frame) { f.ttl = 1 }), "drop ttl-expired", nil},
 		{"no hop left", in(plain, ip(func(ip *layers.IPv4) { ip.TTL = 0 })), "drop ttl-expired", nil},
 		{"device gone", in(noDevice), "drop no-device", nil},
@@ -283,8 +283,8 @@ func TestAllZeroIsSafe(t *testing.T) {
 	}
 	rule.Flags = tandemRuleFlagRULE_SEND
 	b.table.activate(port(b, 20000), b.table.prepare(port(b, 20000), rule))
-	if verdict, _ := b.run(t, in); verdict != xdpPass {
-		t.Errorf("next hop 0: action %d instead of the stack", verdict)
+	if verdict, _ := b.run(t, in); verdict != xdpDrop {
+		t.Errorf("next hop 0: action %d instead of a drop", verdict)
 	}
 	for at := range uint32(2 * vlans) {
 		if err := b.objs.Realms.Put(at, tandemRealm{}); err != nil {

@@ -1,6 +1,7 @@
 package datapath
 
 import (
+	"slices"
 	"testing"
 	"time"
 
@@ -145,5 +146,30 @@ func TestTimes(t *testing.T) {
 	s := b.remove(t, f.Key)
 	if s.First.Before(before) || s.Last.After(after) || !s.First.Before(s.Last) {
 		t.Errorf("first %v, last %v; sent from %v to %v", s.First, s.Last, before, after)
+	}
+}
+
+// TestExitNames: an exit that both engines have is called the same (package relay names its
+// own by these words).
+func TestExitNames(t *testing.T) {
+	spec, err := loadTandem()
+	if err != nil {
+		t.Fatal(err)
+	}
+	names, err := exitNames(spec.Maps[tandemMapExits])
+	if err != nil {
+		t.Fatal(err)
+	}
+	for reason, verdict := range map[string]string{
+		call.ExitForwarded:     "forward",
+		call.ExitNoFlow:        "drop",
+		call.ExitSourceRefused: "drop",
+		call.ExitNotRTP:        "drop",
+		call.ExitNotRTCP:       "drop",
+		call.ExitHold:          "drop",
+	} {
+		if !slices.Contains(names, call.Exit{Reason: reason, Verdict: verdict}) {
+			t.Errorf("the program has no exit %q with the verdict %q: %v", reason, verdict, names)
+		}
 	}
 }

@@ -61,7 +61,14 @@ type hop struct {
 	mac net.HardwareAddr // empty while unresolved
 	// fixed is true for an operator's static entry: it needs no refresh, and telling the
 	// kernel that it is in use would turn it into one that ages (since Linux 5.16).
-	fixed    bool
+	fixed bool
+	// heard is true once an event told of the neighbour: a list that was asked for before
+	// must not undo it.
+	heard bool
+	// doubted is true when the kernel has given the neighbour up, or deleted its entry. It is
+	// asked once more by broadcast, and media goes on by what was known until that fails too:
+	// a flush tells nothing of the neighbour, and looks the same.
+	doubted  bool
 	watchers map[*watcher]struct{}
 }
 
@@ -169,7 +176,7 @@ func (n *Neighbours) resolve(key hopKey) {
 	}
 	for i := range entries {
 		if addr, ok := netip.AddrFromSlice(entries[i].IP.To4()); ok && addr == key.addr {
-			n.neighbour(&entries[i], false)
+			n.neighbour(&entries[i], true)
 		}
 	}
 	n.mu.Lock()
@@ -209,7 +216,6 @@ func (n *Neighbours) Run(ctx context.Context) error {
 // follow is one subscription, from a full reading to its end.
 func (n *Neighbours) follow(ctx context.Context) error {
 	done := make(chan struct{})
-	defer close(done)
 	failed := make(chan error, 1)
 	fail := func(err error) {
 		select {
@@ -220,12 +226,15 @@ func (n *Neighbours) follow(ctx context.Context) error {
 	links := make(chan netlink.LinkUpdate, 64)
 	neighbours := make(chan netlink.NeighUpdate, 256)
 	if err := netlink.LinkSubscribeWithOptions(links, done, netlink.LinkSubscribeOptions{ErrorCallback: fail, ListExisting: true}); err != nil {
+		close(done)
 		return fmt.Errorf("link events: %w", err)
 	}
-	// The library's readers end when done is closed, but one may be handing over an event.
+	// The library's readers end when done is closed, and close their channels; until then one
+	// may be handing over an event.
 	defer func() {
-		go drain(links)
-		go drain(neighbours)
+		close(done)
+		drain(links)
+		drain(neighbours)
 	}()
 	if err := netlink.NeighSubscribeWithOptions(neighbours, done, netlink.NeighSubscribeOptions{ErrorCallback: fail, ListExisting: true}); err != nil {
 		close(neighbours)
@@ -250,9 +259,10 @@ func (n *Neighbours) follow(ctx context.Context) error {
 			if !ok {
 				return errors.New("neighbour events ended")
 			}
-			gone := u.Type == unix.RTM_DELNEIGH
-			if n.neighbour(&u.Neigh, gone) && gone {
-				n.refresh() // flushed: do not wait for the next tick
+			if u.Type == unix.RTM_DELNEIGH {
+				n.deleted(&u.Neigh)
+			} else {
+				n.neighbour(&u.Neigh, false)
 			}
 		case <-tick.C:
 			n.refresh()
@@ -266,39 +276,77 @@ func drain[T any](events <-chan T) {
 	}
 }
 
-// neighbour takes in one entry of the kernel's table, and returns whether it changed
-// anything for a watcher.
-func (n *Neighbours) neighbour(entry *netlink.Neigh, gone bool) bool {
+// States of the kernel's entries.
+const (
+	usable = netlink.NUD_REACHABLE | netlink.NUD_STALE | netlink.NUD_DELAY | netlink.NUD_PROBE | netlink.NUD_PERMANENT | netlink.NUD_NOARP
+	fixed  = netlink.NUD_PERMANENT | netlink.NUD_NOARP
+)
+
+// neighbour takes in one entry of the kernel's table, told by an event or read from a list.
+func (n *Neighbours) neighbour(entry *netlink.Neigh, listed bool) {
+	var updates []pending
+	ask := false
+	n.eachHop(entry, func(key hopKey, h *hop) {
+		if listed && h.heard {
+			return
+		}
+		h.heard = h.heard || !listed
+		h.fixed = entry.State&fixed != 0
+		mac := h.mac
+		switch {
+		case entry.State&usable != 0:
+			mac, h.doubted = entry.HardwareAddr, false
+		case entry.State&netlink.NUD_FAILED == 0: // the kernel is asking
+		case h.doubted:
+			mac = nil
+		default:
+			h.doubted, ask = true, true
+		}
+		if string(mac) != string(h.mac) {
+			h.mac = mac
+			updates = append(updates, h.collect(key)...)
+		}
+	})
+	n.deliver(updates)
+	if ask && !listed {
+		n.ask(entry)
+	}
+}
+
+// deleted takes in that an entry is gone: flushed, or removed by the kernel to make room.
+func (n *Neighbours) deleted(entry *netlink.Neigh) {
+	ask := false
+	n.eachHop(entry, func(_ hopKey, h *hop) {
+		h.fixed, h.doubted, ask = false, true, true
+	})
+	if ask {
+		n.ask(entry)
+	}
+}
+
+// eachHop calls f, with n.mu held, for each hop that an entry of the kernel is about.
+func (n *Neighbours) eachHop(entry *netlink.Neigh, f func(hopKey, *hop)) {
 	addr, ok := netip.AddrFromSlice(entry.IP.To4())
 	if !ok {
-		return false
-	}
-	const usable = netlink.NUD_REACHABLE | netlink.NUD_STALE | netlink.NUD_DELAY | netlink.NUD_PROBE | netlink.NUD_PERMANENT | netlink.NUD_NOARP
-	var mac net.HardwareAddr
-	if !gone && entry.State&usable != 0 {
-		mac = entry.HardwareAddr
+		return
 	}
 	n.mu.Lock()
-	var updates []pending
+	defer n.mu.Unlock()
 	for i := range n.realms {
-		if n.realms[i].AddressIfindex != entry.LinkIndex {
-			continue
-		}
 		key := hopKey{uint16(i + 1), addr}
-		h := n.hops[key]
-		if h == nil {
-			continue
+		if h := n.hops[key]; h != nil && n.realms[i].AddressIfindex == entry.LinkIndex {
+			f(key, h)
 		}
-		h.fixed = !gone && entry.State&(netlink.NUD_PERMANENT|netlink.NUD_NOARP) != 0
-		if string(h.mac) == string(mac) {
-			continue
-		}
-		h.mac = mac
-		updates = append(updates, h.collect(key)...)
 	}
-	n.mu.Unlock()
-	n.deliver(updates)
-	return len(updates) > 0
+}
+
+// ask has the kernel look for a neighbour by broadcast, since it has no use for what it
+// knew.
+func (n *Neighbours) ask(entry *netlink.Neigh) {
+	addr, _ := netip.AddrFromSlice(entry.IP.To4())
+	if err := use(entry.LinkIndex, addr); err != nil {
+		n.log.Debug("neighbour not probed", "address", addr, "error", err)
+	}
 }
 
 // link takes in a change of a device: down, up, or another address. It returns whether

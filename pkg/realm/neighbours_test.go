@@ -174,6 +174,35 @@ func TestStaleIsRefreshed(t *testing.T) {
 	}
 }
 
+// TestFlushKeepsTheHeader: an entry that is flushed tells nothing of the neighbour, which is
+// asked anew while media goes on; it is unresolved when nobody answers.
+func TestFlushKeepsTheHeader(t *testing.T) {
+	l := newLAN(t)
+	n := l.start(t)
+	updates := l.watch(t, n, "192.0.2.10")
+	await(t, updates, header(0x10, 0x02))
+	l.gateway.ip(t, "neigh del 192.0.2.10 dev tdmgw")
+	again := time.NewTicker(20 * time.Millisecond)
+	defer again.Stop()
+	limit := time.After(3 * time.Second) // before the next refresh
+	for out := ""; !strings.Contains(out, "REACHABLE"); {
+		select {
+		case u := <-updates:
+			if !bytes.Equal(u.L2, header(0x10, 0x02)) {
+				t.Fatalf("the flush changed the next hop to %x", u.L2)
+			}
+		case <-again.C:
+			out = l.gateway.ip(t, "neigh show 192.0.2.10")
+		case <-limit:
+			t.Fatalf("not asked again: %s", out)
+		}
+	}
+
+	l.peer.ip(t, "address del 192.0.2.10/24 dev tdmpeer")
+	l.gateway.ip(t, "neigh del 192.0.2.10 dev tdmgw")
+	await(t, updates, nil)
+}
+
 // TestPermanentIsLeftAlone: an operator's static entry is used as it is, and stays static.
 func TestPermanentIsLeftAlone(t *testing.T) {
 	l := newLAN(t)

@@ -21,15 +21,15 @@ const (
 	numExits
 )
 
-// exitNames are those of the kernel engine where both have the exit.
+// exitNames are package call's where the kernel engine has the exit too.
 var exitNames = [numExits]call.Exit{
-	exitForwarded:     {Reason: "forwarded", Verdict: "forward"},
-	exitNoFlow:        {Reason: "no-flow", Verdict: "drop"},
+	exitForwarded:     {Reason: call.ExitForwarded, Verdict: "forward"},
+	exitNoFlow:        {Reason: call.ExitNoFlow, Verdict: "drop"},
 	exitTooLong:       {Reason: "too-long", Verdict: "drop"},
-	exitSourceRefused: {Reason: "source-refused", Verdict: "drop"},
-	exitNotRTP:        {Reason: "not-rtp", Verdict: "drop"},
-	exitNotRTCP:       {Reason: "not-rtcp", Verdict: "drop"},
-	exitHold:          {Reason: "hold", Verdict: "drop"},
+	exitSourceRefused: {Reason: call.ExitSourceRefused, Verdict: "drop"},
+	exitNotRTP:        {Reason: call.ExitNotRTP, Verdict: "drop"},
+	exitNotRTCP:       {Reason: call.ExitNotRTCP, Verdict: "drop"},
+	exitHold:          {Reason: call.ExitHold, Verdict: "drop"},
 	exitSendFailed:    {Reason: "send-failed", Verdict: "drop"},
 }
 

@@ -80,6 +80,10 @@ func TestDrain(t *testing.T) {
 		t.Fatal(err)
 	}
 	g.await(t, "draining", func() bool { return g.status(t).State == "draining" })
+	// A reload is no second request to stop.
+	if err := g.daemon.Signal(syscall.SIGHUP); err != nil {
+		t.Fatal(err)
+	}
 	late := g.agent(t, netlab.Platform, sipp.Config{Scenario: sipp.CallUnavailable, SIPPort: 5071, MediaPort: 6020, Number: netlab.PrefixB, Calls: 1})
 	finish(t, late)
 	finish(t, running, callee)
@@ -133,6 +137,28 @@ func TestSecondSignalEndsAtOnce(t *testing.T) {
 	}
 	g.ended(t, 5*time.Second)
 	finish(t, caller, callee)
+}
+
+// Media ports that the kernel may give to any program are said at the start, by realm.
+func TestLocalPortsClash(t *testing.T) {
+	const warning = "media ports may be given to other programs"
+	g := start(t, netlab.GatewayOptions{})
+	if strings.Contains(g.daemon.Said(), warning) {
+		t.Errorf("the lab's own ports are blamed:\n%s", g.daemon.Said())
+	}
+	if err := g.daemon.Signal(syscall.SIGTERM); err != nil {
+		t.Fatal(err)
+	}
+	g.ended(t, 10*time.Second)
+	if err := g.Do(netlab.Gateway, func() error {
+		return os.WriteFile("/proc/sys/net/ipv4/ip_local_port_range", []byte("24000 28671"), 0)
+	}); err != nil {
+		t.Fatal(err)
+	}
+	g.startDaemon(t, netlab.GatewayOptions{})
+	if n := strings.Count(g.daemon.Said(), warning); n != 2 {
+		t.Errorf("%d realms are blamed, want platform and carrier-a:\n%s", n, g.daemon.Said())
+	}
 }
 
 // await polls until a condition holds.

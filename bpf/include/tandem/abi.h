@@ -29,15 +29,15 @@ enum exit {
 	STACK_NO_REALM,
 	STACK_NOT_LOCAL,
 	STACK_NOT_MEDIA,
-	/* To the stack: a flow of ours that is not, or not yet, the kernel's to send. */
+	/* To the stack: a flow of ours that is not the program's to send. */
 	STACK_EGRESS,
-	STACK_NO_NEXT_HOP,
 	/* Dropped. */
 	DROP_NO_FLOW,
 	DROP_SOURCE_REFUSED,
 	DROP_NOT_RTP,
 	DROP_NOT_RTCP,
 	DROP_HOLD,
+	DROP_NO_NEXT_HOP,
 	DROP_TTL_EXPIRED,
 	DROP_NO_HEADROOM,
 	DROP_NO_DEVICE,

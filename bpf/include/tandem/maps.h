@@ -48,7 +48,7 @@ struct {
 	__type(value, struct rare);
 } rares SEC(".maps");
 
-/* Id -> next hop, kept fresh by Go. Id 0 stays empty, so a flow without one goes to the stack. */
+/* Id -> next hop, kept fresh by Go. Id 0 stays empty, so a flow without one sends nothing. */
 struct {
 	__uint(type, BPF_MAP_TYPE_ARRAY);
 	__uint(map_flags, BPF_F_MMAPABLE);

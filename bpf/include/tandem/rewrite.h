@@ -28,7 +28,11 @@ static __always_inline __be16 checksum_close(__u32 sum)
 	return ~sum;
 }
 
-/* Where the packet would go. Nothing is changed yet, so that the stack gets it as it came. */
+/*
+ * Where the packet would go. Nothing is changed yet, so that the stack gets it as it came. While the
+ * next hop is unresolved the packet is dropped: no socket of the stack waits for it, so the stack would
+ * tell a peer in the middle of a call, by ICMP, that nobody listens there.
+ */
 static __always_inline int find_next_hop(struct packet *p)
 {
 	__u32 id = p->rule->next_hop;
@@ -40,10 +44,10 @@ static __always_inline int find_next_hop(struct packet *p)
 		return STACK_EGRESS;
 	hop = bpf_map_lookup_elem(&next_hops, &id);
 	if (!hop)
-		return STACK_NO_NEXT_HOP;
+		return DROP_NO_NEXT_HOP;
 	p->way = &hop->way[hop->active & 1];
 	if (!p->way->len)
-		return STACK_NO_NEXT_HOP;
+		return DROP_NO_NEXT_HOP;
 	/* We are a hop: a packet that goes round in circles ends here (RFC 1812 section 5.3.1). */
 	if (bpf_ntohs(p->ip->ttl_protocol) < 2 * TTL_ONE)
 		return DROP_TTL_EXPIRED;
