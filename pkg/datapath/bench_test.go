@@ -15,6 +15,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/tandem-sbc/tandem/pkg/call"
+	"github.com/tandem-sbc/tandem/tests/netspace"
 )
 
 // perRun is the number of packets in one program run: each costs the packet a hop, and
@@ -135,8 +136,8 @@ func BenchmarkXDPPlain20kFlows(b *testing.B) { walk(b, 20000, "xdp_plain_20k_flo
 
 // BenchmarkXDPEmpty is the price of a program that does nothing, for comparison.
 func BenchmarkXDPEmpty(b *testing.B) {
-	s := newSpace(b)
-	s.ip(b, "link add tdmempty type veth peer name tdmpeer")
+	s := netspace.New(b)
+	s.IP(b, "link add tdmempty type veth peer name tdmpeer")
 	prog, err := ebpf.NewProgram(&ebpf.ProgramSpec{
 		Type:         ebpf.XDP,
 		License:      "GPL",
@@ -146,7 +147,7 @@ func BenchmarkXDPEmpty(b *testing.B) {
 		b.Fatal(err)
 	}
 	defer prog.Close()
-	s.do(func() {
+	s.Do(func() {
 		ifi, err := net.InterfaceByName("tdmempty")
 		if err != nil {
 			b.Error(err)

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/tandem-sbc/tandem/pkg/call"
+	"github.com/tandem-sbc/tandem/tests/netspace"
 )
 
 // send runs n packets of a flow and returns what comes out of the last.
@@ -279,7 +280,7 @@ func TestClosed(t *testing.T) {
 
 // TestSupported: where these tests run, the engine runs.
 func TestSupported(t *testing.T) {
-	needRoot(t)
+	netspace.NeedRoot(t)
 	if err := Supported(); err != nil {
 		t.Fatal(err)
 	}

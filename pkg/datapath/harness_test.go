@@ -11,6 +11,7 @@ import (
 	"github.com/cilium/ebpf/link"
 
 	"github.com/tandem-sbc/tandem/pkg/call"
+	"github.com/tandem-sbc/tandem/tests/netspace"
 )
 
 // The lab of the program tests: realm 1 (platform) is the loopback of a namespace, where
@@ -34,17 +35,17 @@ const (
 // bench is an engine that is attached to nothing.
 type bench struct {
 	*Engine
-	space   *space
+	space   *netspace.Space
 	hops    *staticHops
 	carrier int // ifindex
 }
 
 func newBench(tb testing.TB, maxCalls int) *bench {
 	tb.Helper()
-	s := newSpace(tb)
-	s.ip(tb, "link add tdmcar type veth peer name tdmpeer")
+	s := netspace.New(tb)
+	s.IP(tb, "link add tdmcar type veth peer name tdmpeer")
 	b := &bench{space: s, hops: &staticHops{byRealm: map[uint16]call.NextHop{}}}
-	s.do(func() {
+	s.Do(func() {
 		ifi, err := net.InterfaceByName("tdmcar")
 		if err != nil {
 			tb.Error(err)
@@ -75,7 +76,7 @@ func newBench(tb testing.TB, maxCalls int) *bench {
 	})
 	// The program is on a device that carries nothing, since else the kernel would wait some
 	// 20 ms for RCU at each program run.
-	s.do(func() { attachTo(tb, b.objs.TandemXdp, b.carrier) })
+	s.Do(func() { attachTo(tb, b.objs.TandemXdp, b.carrier) })
 	b.hops.byRealm[platform] = call.NextHop{Ifindex: 1, L2: l2(0)}
 	b.hops.byRealm[carrier] = call.NextHop{Ifindex: b.carrier, L2: l2(0)}
 	b.hops.byRealm[taggedPlatform] = call.NextHop{Ifindex: 1, L2: l2(201)}

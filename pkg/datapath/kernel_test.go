@@ -16,18 +16,19 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/tandem-sbc/tandem/pkg/call"
+	"github.com/tandem-sbc/tandem/tests/netspace"
 )
 
 // wire is the gateway between two peers, each in a namespace of its own, over veth.
 type wire struct {
-	gateway        *space
+	gateway        *netspace.Space
 	platform, peer side
 	hops           *staticHops
 }
 
 // side is one peer and the gateway's device towards it.
 type side struct {
-	space *space
+	space *netspace.Space
 	name  string // the gateway's device
 	index int
 	addr  netip.AddrPort // the peer's media
@@ -36,7 +37,7 @@ type side struct {
 
 func newWire(t *testing.T) *wire {
 	t.Helper()
-	w := &wire{gateway: newSpace(t), hops: &staticHops{byRealm: map[uint16]call.NextHop{}}}
+	w := &wire{gateway: netspace.New(t), hops: &staticHops{byRealm: map[uint16]call.NextHop{}}}
 	w.platform = w.connect(t, "tdmplat", "192.0.2.2/24", platformPeer, platform)
 	w.peer = w.connect(t, "tdmcarr", "198.51.100.2/24", carrierPeer, carrier)
 	return w
@@ -44,23 +45,23 @@ func newWire(t *testing.T) *wire {
 
 func (w *wire) connect(t *testing.T, name, own string, peer netip.AddrPort, realm uint16) side {
 	t.Helper()
-	s := side{space: newSpace(t), name: name, addr: peer}
-	w.gateway.ip(t, "link add "+name+" type veth peer name tdmpeer netns "+s.space.path)
-	w.gateway.ip(t, "addr add "+own+" dev "+name)
-	w.gateway.ip(t, "link set "+name+" up")
-	s.space.ip(t, "addr add "+peer.Addr().String()+"/24 dev tdmpeer")
-	s.space.ip(t, "link set tdmpeer up")
+	s := side{space: netspace.New(t), name: name, addr: peer}
+	w.gateway.IP(t, "link add "+name+" type veth peer name tdmpeer netns "+s.space.Path)
+	w.gateway.IP(t, "addr add "+own+" dev "+name)
+	w.gateway.IP(t, "link set "+name+" up")
+	s.space.IP(t, "addr add "+peer.Addr().String()+"/24 dev tdmpeer")
+	s.space.IP(t, "link set tdmpeer up")
 	// veth takes redirected frames only where the other end polls (GRO on), and a checksum
 	// that the sender leaves to the device would never be made.
-	s.space.run(t, "ethtool", "-K tdmpeer gro on tx off")
+	s.space.Run(t, "ethtool", "-K tdmpeer gro on tx off")
 	var gatewayEnd, peerEnd *net.Interface
 	var err error
-	w.gateway.do(func() { gatewayEnd, err = net.InterfaceByName(name) })
+	w.gateway.Do(func() { gatewayEnd, err = net.InterfaceByName(name) })
 	if err != nil {
 		t.Fatal(err)
 	}
 	s.index = gatewayEnd.Index
-	s.space.do(func() {
+	s.space.Do(func() {
 		if peerEnd, err = net.InterfaceByName("tdmpeer"); err == nil {
 			s.raw, err = openRaw(peerEnd.Index)
 		}
@@ -106,7 +107,7 @@ func (s side) dial(t *testing.T, from netip.AddrPort, to netip.AddrPort) *net.UD
 	t.Helper()
 	var conn *net.UDPConn
 	var err error
-	s.space.do(func() { conn, err = net.DialUDP("udp4", net.UDPAddrFromAddrPort(from), net.UDPAddrFromAddrPort(to)) })
+	s.space.Do(func() { conn, err = net.DialUDP("udp4", net.UDPAddrFromAddrPort(from), net.UDPAddrFromAddrPort(to)) })
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -117,7 +118,7 @@ func (s side) dial(t *testing.T, from netip.AddrPort, to netip.AddrPort) *net.UD
 // open opens the engine in the gateway's namespace.
 func (w *wire) open(t *testing.T) (e *Engine, err error) {
 	t.Helper()
-	w.gateway.do(func() {
+	w.gateway.Do(func() {
 		e, err = Open(Config{
 			Realms: []Realm{
 				{Number: platform, Ifindex: w.platform.index, Media: mediaPorts, Addr: platformAddr},
@@ -238,7 +239,7 @@ func TestKernel(t *testing.T) {
 	// What is not media goes on as if we were not there.
 	sip := w.platform.dial(t, netip.AddrPortFrom(platformPeer.Addr(), 5060), netip.AddrPortFrom(platformAddr, 5060))
 	var server *net.UDPConn
-	w.gateway.do(func() {
+	w.gateway.Do(func() {
 		server, err = net.ListenUDP("udp4", net.UDPAddrFromAddrPort(netip.AddrPortFrom(platformAddr, 5060)))
 	})
 	if err != nil {
@@ -273,7 +274,7 @@ func sumIPv4(h []byte) uint16 {
 
 func (w *wire) wantDetached(t *testing.T) {
 	t.Helper()
-	if out := w.gateway.ip(t, "link show"); strings.Contains(out, "xdp") {
+	if out := w.gateway.IP(t, "link show"); strings.Contains(out, "xdp") {
 		t.Errorf("something is attached still:\n%s", out)
 	}
 }
@@ -293,7 +294,7 @@ func TestForeignProgram(t *testing.T) {
 			t.Fatal(err)
 		}
 		var foreign link.Link
-		w.gateway.do(func() {
+		w.gateway.Do(func() {
 			foreign, err = link.AttachXDP(link.XDPOptions{Program: prog, Interface: w.peer.index, Flags: mode})
 		})
 		if err != nil {
@@ -308,7 +309,7 @@ func TestForeignProgram(t *testing.T) {
 				t.Errorf("error %q does not say %q", err, part)
 			}
 		}
-		if out := w.gateway.ip(t, "link show"); strings.Count(out, "prog/xdp") != 1 {
+		if out := w.gateway.IP(t, "link show"); strings.Count(out, "prog/xdp") != 1 {
 			t.Errorf("not just the foreign program is attached:\n%s", out)
 		}
 		if err := errors.Join(foreign.Close(), prog.Close()); err != nil {
@@ -324,7 +325,7 @@ func TestForeignProgram(t *testing.T) {
 	if _, err := w.open(t); !errors.Is(err, ErrBusy) {
 		t.Errorf("second engine: %v", err)
 	}
-	if out := w.gateway.ip(t, "link show"); strings.Count(out, "prog/xdp") != 2 {
+	if out := w.gateway.IP(t, "link show"); strings.Count(out, "prog/xdp") != 2 {
 		t.Errorf("the first engine is not attached to both devices any more:\n%s", out)
 	}
 	if err := first.Close(); err != nil {
@@ -337,24 +338,24 @@ func TestForeignProgram(t *testing.T) {
 // jumbo MTU is no hindrance, and a device without native XDP is served all the same.
 func TestDevices(t *testing.T) {
 	w := newWire(t)
-	w.gateway.ip(t, "link set tdmplat mtu 9000") // too large for a program that cannot take fragments
-	w.gateway.run(t, "ethtool", "-K tdmplat rxvlan on")
+	w.gateway.IP(t, "link set tdmplat mtu 9000") // too large for a program that cannot take fragments
+	w.gateway.Run(t, "ethtool", "-K tdmplat rxvlan on")
 	e, err := w.open(t)
 	if err != nil {
 		t.Fatal(err)
 	}
-	if out := w.gateway.run(t, "ethtool", "-k tdmplat"); !strings.Contains(out, "rx-vlan-offload: off") {
+	if out := w.gateway.Run(t, "ethtool", "-k tdmplat"); !strings.Contains(out, "rx-vlan-offload: off") {
 		t.Errorf("VLAN receive offload hides tags from the program:\n%s", out)
 	}
 	if err := e.Close(); err != nil {
 		t.Fatal(err)
 	}
-	if out := w.gateway.run(t, "ethtool", "-k tdmplat"); !strings.Contains(out, "rx-vlan-offload: on") {
+	if out := w.gateway.Run(t, "ethtool", "-k tdmplat"); !strings.Contains(out, "rx-vlan-offload: on") {
 		t.Errorf("VLAN receive offload is not on again:\n%s", out)
 	}
 
 	// The loopback has no native mode.
-	w.gateway.do(func() {
+	w.gateway.Do(func() {
 		e, err = Open(Config{
 			Realms:   []Realm{{Number: 1, Ifindex: 1, Media: mediaPorts, Addr: platformAddr}},
 			NextHops: w.hops,

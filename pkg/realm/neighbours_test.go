@@ -16,40 +16,41 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/tandem-sbc/tandem/pkg/call"
+	"github.com/tandem-sbc/tandem/tests/netspace"
 )
 
 // lan is a gateway's namespace with one device towards a peer's.
 type lan struct {
-	gateway, peer *space
+	gateway, peer *netspace.Space
 	config        Config
 }
 
 func newLAN(t *testing.T) *lan {
 	t.Helper()
-	l := &lan{gateway: newSpace(t), peer: newSpace(t), config: Config{
+	l := &lan{gateway: netspace.New(t), peer: netspace.New(t), config: Config{
 		Name:      "platform",
 		Interface: "tdmgw",
 		Address:   netip.MustParsePrefix("192.0.2.2/24"),
 		Gateway:   netip.MustParseAddr("192.0.2.1"),
 	}}
-	l.gateway.ip(t, "link add tdmgw address 02:00:00:00:00:02 type veth peer name tdmpeer address 02:00:00:00:00:10 netns "+l.peer.path)
-	l.gateway.ip(t, "addr add 192.0.2.2/24 dev tdmgw")
-	l.gateway.ip(t, "link set tdmgw up")
+	l.gateway.IP(t, "link add tdmgw address 02:00:00:00:00:02 type veth peer name tdmpeer address 02:00:00:00:00:10 netns "+l.peer.Path)
+	l.gateway.IP(t, "addr add 192.0.2.2/24 dev tdmgw")
+	l.gateway.IP(t, "link set tdmgw up")
 	for _, addr := range []string{"192.0.2.1/24", "192.0.2.10/24"} {
-		l.peer.ip(t, "addr add "+addr+" dev tdmpeer")
+		l.peer.IP(t, "addr add "+addr+" dev tdmpeer")
 	}
-	l.peer.ip(t, "link set tdmpeer up")
+	l.peer.IP(t, "link set tdmpeer up")
 	return l
 }
 
 // inside runs f on a thread of its own in the namespace, until f returns.
-func (s *space) inside(t *testing.T, f func()) (done <-chan struct{}) {
+func inside(t *testing.T, s *netspace.Space, f func()) (done <-chan struct{}) {
 	t.Helper()
 	ended := make(chan struct{})
 	go func() {
 		defer close(ended)
 		runtime.LockOSThread() // never unlocked: the thread ends with the goroutine
-		fd, err := os.Open(s.path)
+		fd, err := os.Open(s.Path)
 		if err != nil {
 			t.Error(err)
 			return
@@ -69,12 +70,12 @@ func (l *lan) start(t *testing.T) *Neighbours {
 	t.Helper()
 	var n *Neighbours
 	var err error
-	l.gateway.do(func() { n, err = NewNeighbours([]Config{l.config}, slog.New(slog.DiscardHandler)) })
+	l.gateway.Do(func() { n, err = NewNeighbours([]Config{l.config}, slog.New(slog.DiscardHandler)) })
 	if err != nil {
 		t.Fatal(err)
 	}
 	ctx, cancel := context.WithCancel(context.Background())
-	done := l.gateway.inside(t, func() {
+	done := inside(t, l.gateway, func() {
 		if err := n.Run(ctx); err != nil {
 			t.Errorf("Run: %v", err)
 		}
@@ -92,7 +93,7 @@ func (l *lan) watch(t *testing.T, n *Neighbours, dst string) <-chan call.NextHop
 	updates := make(chan call.NextHop, 100)
 	var stop func()
 	var err error
-	l.gateway.do(func() { stop, err = n.Watch(1, netip.MustParseAddr(dst), func(h call.NextHop) { updates <- h }) })
+	l.gateway.Do(func() { stop, err = n.Watch(1, netip.MustParseAddr(dst), func(h call.NextHop) { updates <- h }) })
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -131,21 +132,21 @@ func TestNextHop(t *testing.T) {
 	hop := await(t, direct, header(0x10, 0x02))
 	await(t, beyond, header(0x10, 0x02))
 	var ifi *net.Interface
-	l.gateway.do(func() { ifi, _ = net.InterfaceByName("tdmgw") })
+	l.gateway.Do(func() { ifi, _ = net.InterfaceByName("tdmgw") })
 	if ifi == nil || hop.Ifindex != ifi.Index {
 		t.Errorf("next hop by device %d, want that of %v", hop.Ifindex, ifi)
 	}
 
 	// The gateway fails over to another machine.
-	l.gateway.ip(t, "neigh replace 192.0.2.1 lladdr 02:00:00:00:00:77 nud reachable dev tdmgw")
+	l.gateway.IP(t, "neigh replace 192.0.2.1 lladdr 02:00:00:00:00:77 nud reachable dev tdmgw")
 	await(t, beyond, header(0x77, 0x02))
 	// The peer goes, and comes back.
-	l.peer.ip(t, "link set tdmpeer down")
+	l.peer.IP(t, "link set tdmpeer down")
 	await(t, direct, nil)
-	l.peer.ip(t, "link set tdmpeer up")
+	l.peer.IP(t, "link set tdmpeer up")
 	await(t, direct, header(0x10, 0x02))
 	// Our own card is replaced.
-	l.gateway.ip(t, "link set tdmgw address 02:00:00:00:00:03")
+	l.gateway.IP(t, "link set tdmgw address 02:00:00:00:00:03")
 	await(t, direct, header(0x10, 0x03))
 }
 
@@ -153,21 +154,21 @@ func TestNextHop(t *testing.T) {
 // use, so its entry would go stale and stay so; it is asked again instead.
 func TestStaleIsRefreshed(t *testing.T) {
 	l := newLAN(t)
-	l.gateway.do(func() {
+	l.gateway.Do(func() {
 		if err := os.WriteFile("/proc/sys/net/ipv4/neigh/tdmgw/delay_first_probe_time", []byte("1"), 0); err != nil {
 			t.Errorf("shorten the kernel's delay before a probe: %v", err)
 		}
 	})
 	n := l.start(t)
 	await(t, l.watch(t, n, "192.0.2.10"), header(0x10, 0x02))
-	l.gateway.ip(t, "neigh change 192.0.2.10 dev tdmgw nud stale")
+	l.gateway.IP(t, "neigh change 192.0.2.10 dev tdmgw nud stale")
 	limit := time.After(20 * time.Second)
 	again := time.NewTicker(20 * time.Millisecond)
 	defer again.Stop()
 	for out := ""; !strings.Contains(out, "REACHABLE"); {
 		select {
 		case <-again.C:
-			out = l.gateway.ip(t, "neigh show 192.0.2.10")
+			out = l.gateway.IP(t, "neigh show 192.0.2.10")
 		case <-limit:
 			t.Fatalf("not asked again: %s", out)
 		}
@@ -181,7 +182,7 @@ func TestFlushKeepsTheHeader(t *testing.T) {
 	n := l.start(t)
 	updates := l.watch(t, n, "192.0.2.10")
 	await(t, updates, header(0x10, 0x02))
-	l.gateway.ip(t, "neigh del 192.0.2.10 dev tdmgw")
+	l.gateway.IP(t, "neigh del 192.0.2.10 dev tdmgw")
 	again := time.NewTicker(20 * time.Millisecond)
 	defer again.Stop()
 	limit := time.After(3 * time.Second) // before the next refresh
@@ -192,25 +193,25 @@ func TestFlushKeepsTheHeader(t *testing.T) {
 				t.Fatalf("the flush changed the next hop to %x", u.L2)
 			}
 		case <-again.C:
-			out = l.gateway.ip(t, "neigh show 192.0.2.10")
+			out = l.gateway.IP(t, "neigh show 192.0.2.10")
 		case <-limit:
 			t.Fatalf("not asked again: %s", out)
 		}
 	}
 
-	l.peer.ip(t, "address del 192.0.2.10/24 dev tdmpeer")
-	l.gateway.ip(t, "neigh del 192.0.2.10 dev tdmgw")
+	l.peer.IP(t, "address del 192.0.2.10/24 dev tdmpeer")
+	l.gateway.IP(t, "neigh del 192.0.2.10 dev tdmgw")
 	await(t, updates, nil)
 }
 
 // TestPermanentIsLeftAlone: an operator's static entry is used as it is, and stays static.
 func TestPermanentIsLeftAlone(t *testing.T) {
 	l := newLAN(t)
-	l.gateway.ip(t, "neigh add 192.0.2.99 lladdr 02:00:00:00:00:99 nud permanent dev tdmgw")
+	l.gateway.IP(t, "neigh add 192.0.2.99 lladdr 02:00:00:00:00:99 nud permanent dev tdmgw")
 	n := l.start(t)
 	await(t, l.watch(t, n, "192.0.2.99"), header(0x99, 0x02))
-	l.gateway.do(n.refresh)
-	if out := l.gateway.ip(t, "neigh show 192.0.2.99"); !strings.Contains(out, "PERMANENT") {
+	l.gateway.Do(n.refresh)
+	if out := l.gateway.IP(t, "neigh show 192.0.2.99"); !strings.Contains(out, "PERMANENT") {
 		t.Errorf("the static entry became %q", out)
 	}
 }
@@ -252,7 +253,7 @@ func TestAttach(t *testing.T) {
 	l := newLAN(t)
 	address := netip.MustParsePrefix("192.0.2.3/24")
 	var err error
-	l.gateway.do(func() {
+	l.gateway.Do(func() {
 		_, err = Attach([]Config{
 			l.config,
 			{Name: "gone", Interface: "tdmnone", Address: l.config.Address},

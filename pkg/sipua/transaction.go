@@ -263,6 +263,12 @@ func (tx *clientTx) over(err error) {
 // its lock, and waits for a reader of each response.
 func (tx *clientTx) receive(status int) {
 	tx.status.Store(int32(status))
+	if tx.key.method != methodInvite && status >= 200 {
+		// Timer K (here 32 s) would only absorb repeated responses, and those belong to
+		// nothing anyway.
+		tx.fsm.Terminate()
+		return
+	}
 	if !tx.s.spawn(func() {
 		select {
 		case <-tx.fsm.Responses():
