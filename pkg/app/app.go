@@ -20,6 +20,9 @@ import (
 // both sides get a BYE and a few seconds to answer it.
 const hangupTimeout = 12 * time.Second
 
+// hurriedTimeout is the same when somebody sent a second signal.
+const hurriedTimeout = time.Second
+
 // task is a part of the daemon that runs until its context is done and then returns nil.
 type task struct {
 	name string
@@ -28,9 +31,8 @@ type task struct {
 
 // Run carries calls until a signal asks it to stop. SIGTERM and SIGINT refuse new
 // calls, wait up to the config's drain for the last one, then hang up both sides of
-// what is left; a second signal hangs up at once, a
-// third does not wait for the answers. Errors name what could not be
-// started, or what failed while it ran.
+// what is left; a second signal does so at once and hardly waits for the answers.
+// Errors name what could not be started, or what failed while it ran.
 func Run(ctx context.Context, cfg *config.Config, version string, signals <-chan os.Signal) (err error) {
 	log, err := newLogger(cfg.Log, os.Stderr)
 	if err != nil {
@@ -69,7 +71,7 @@ func (d *daemon) awaitStop(ctx context.Context, signals <-chan os.Signal) {
 		select {
 		case <-ctx.Done():
 			// A task failed: there is nothing to drain with.
-			d.hangup(signals)
+			d.hangup(hurriedTimeout, signals)
 			return
 		case sig := <-signals:
 			if sig == syscall.SIGHUP {
@@ -78,36 +80,40 @@ func (d *daemon) awaitStop(ctx context.Context, signals <-chan os.Signal) {
 			}
 			d.gateway.Drain()
 			d.log.Info("draining: new calls get 503", "signal", sig.String(), "calls", d.gateway.Totals().Active, "longest", d.cfg.Drain.String())
-			if !d.awaitIdle(d.cfg.Drain, signals) {
+			patience := hangupTimeout
+			if idle, interrupted := d.awaitIdle(d.cfg.Drain, signals); !idle {
 				d.log.Warn("hanging up the calls that are left", "calls", d.gateway.Totals().Active)
+				if interrupted {
+					patience = hurriedTimeout
+				}
 			}
-			d.hangup(signals)
+			d.hangup(patience, signals)
 			return
 		}
 	}
 }
 
 // hangup ends every call, and gives both sides time to answer; another signal cuts it short.
-func (d *daemon) hangup(signals <-chan os.Signal) {
+func (d *daemon) hangup(patience time.Duration, signals <-chan os.Signal) {
 	d.gateway.Hangup()
-	if !d.awaitIdle(hangupTimeout, signals) {
+	if idle, _ := d.awaitIdle(patience, signals); !idle {
 		d.log.Error("calls did not end in time", "calls", d.gateway.Totals().Active)
 	}
 }
 
-// awaitIdle waits for the last call; false means that time, or the patience of
-// whoever sent another signal to stop, ran out first.
-func (d *daemon) awaitIdle(patience time.Duration, signals <-chan os.Signal) bool {
+// awaitIdle waits for the last call; interrupted means that another signal to stop
+// came first.
+func (d *daemon) awaitIdle(patience time.Duration, signals <-chan os.Signal) (idle, interrupted bool) {
 	ctx, cancel := context.WithTimeout(context.Background(), patience)
 	defer cancel()
-	interrupted := make(chan struct{})
-	defer func() { <-interrupted }()
+	watched := make(chan struct{})
 	go func() {
-		defer close(interrupted)
+		defer close(watched)
 		for {
 			select {
 			case sig := <-signals:
 				if sig != syscall.SIGHUP {
+					interrupted = true
 					cancel()
 				}
 			case <-ctx.Done():
@@ -117,7 +123,8 @@ func (d *daemon) awaitIdle(patience time.Duration, signals <-chan os.Signal) boo
 	}()
 	err := d.gateway.Wait(ctx)
 	cancel()
-	return err == nil
+	<-watched
+	return err == nil, interrupted
 }
 
 // daemon is what Run holds together.

@@ -133,6 +133,25 @@ func (b *bench) record(t *testing.T) call.Record {
 	return rec
 }
 
+// live waits until the one call that is up has reached a state.
+func (b *bench) live(t *testing.T, want call.State) call.Info {
+	t.Helper()
+	tick := time.NewTicker(time.Millisecond)
+	defer tick.Stop()
+	deadline := time.After(5 * time.Second)
+	for {
+		infos := b.Calls()
+		if len(infos) == 1 && infos[0].State == want {
+			return infos[0]
+		}
+		select {
+		case <-tick.C:
+		case <-deadline:
+			t.Fatalf("no call is %s: %+v", want, infos)
+		}
+	}
+}
+
 // establish brings a call up to the caller's ACK.
 func establish(t *testing.T, b *bench, callee *fakeLeg) *fakeLeg {
 	t.Helper()
@@ -177,8 +196,8 @@ func TestCallAnsweredAndEndedByCaller(t *testing.T) {
 		t.Errorf("%d flows when the answer went out, want 4: RTP and RTCP each way", n)
 	}
 	caller.emit(call.Acked{})
-	if infos := b.Calls(); len(infos) != 1 || infos[0].State != call.Answered || infos[0].Egress.Trunk != "carrier" {
-		t.Errorf("live calls: %+v", infos)
+	if info := b.live(t, call.Answered); info.Egress.Trunk != "carrier" || info.Answered.IsZero() {
+		t.Errorf("live call: %+v", info)
 	}
 	caller.emit(call.Ended{Cause: call.Cause{Code: "normal-clearing", SIP: 200, Text: "The peer hung up."}})
 	callee.expect(t, "close")
