@@ -16,6 +16,7 @@ func main() { os.Exit(mainStatus()) }
 func mainStatus() int {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
+	context.AfterFunc(ctx, stop) // a second signal ends what does not look at ctx, e.g. reading a pipe
 	return run(ctx, env{stdout: os.Stdout, stderr: os.Stderr, getenv: os.Getenv, version: version}, os.Args[1:])
 }
 

@@ -20,7 +20,16 @@ func main() { os.Exit(run()) }
 
 func run() int {
 	file := flag.String("config", "/etc/tandem/tandem.yaml", "the config `file`")
+	printVersion := flag.Bool("version", false, "print the version and end")
 	flag.Parse()
+	if *printVersion {
+		fmt.Println("tandemd", version)
+		return 0
+	}
+	if flag.NArg() > 0 {
+		fmt.Fprintf(os.Stderr, "tandemd: unexpected argument %q: name the config with --config\n", flag.Arg(0))
+		return 2
+	}
 
 	cfg, err := config.Load(*file)
 	if err != nil {

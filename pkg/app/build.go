@@ -86,7 +86,7 @@ func (d *daemon) build() ([]task, error) {
 			Peer: d.peerKind(r.Name), Handler: ingress{r.Name, d.gateway}, Log: d.log.With("realm", r.Name),
 		})
 		if err != nil {
-			return nil, fmt.Errorf("realm %s: %w", r.Name, err)
+			return nil, err
 		}
 		d.stacks[r.Name] = stack
 		d.onClose("SIP of realm "+r.Name, stack.Close) // for a stack that never ran

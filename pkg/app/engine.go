@@ -1,6 +1,7 @@
 package app
 
 import (
+	"errors"
 	"fmt"
 
 	"github.com/tandem-sbc/tandem/pkg/call"
@@ -17,7 +18,8 @@ func (d *daemon) buildEngine(attached []realm.Attachment) ([]task, error) {
 		if err == nil {
 			return tasks, nil
 		}
-		if d.cfg.Engine == call.EngineKernel {
+		// A device that is taken is not a kernel that cannot: two gateways would share it.
+		if d.cfg.Engine == call.EngineKernel || errors.Is(err, datapath.ErrBusy) {
 			return nil, fmt.Errorf("kernel media engine: %w", err)
 		}
 		d.engineReason = err.Error()

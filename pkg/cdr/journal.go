@@ -14,7 +14,7 @@ import (
 const fileMode = 0o640
 
 // ErrInUse means that another process writes the file.
-var ErrInUse = errors.New("another process writes this file")
+var ErrInUse = errors.New("another process writes this file: stop it, or name another file")
 
 // file is what a journal needs of *os.File; tests let it fail.
 type file interface {

@@ -85,6 +85,9 @@ func explain(err error) error {
 	case errors.Is(err, unix.EPERM):
 		return fmt.Errorf("the kernel does not let this process load BPF programs: "+
 			"it needs CAP_BPF, CAP_NET_ADMIN and CAP_PERFMON (or root), and no lockdown: %w", err)
+	case errors.Is(err, unix.EACCES):
+		// Mostly pointer arithmetic, which the verifier grants to CAP_PERFMON only.
+		return fmt.Errorf("the kernel's verifier refuses the program, as it does without CAP_PERFMON (or root): %w", err)
 	case errors.Is(err, ebpf.ErrNotSupported), errors.Is(err, unix.ENOSYS):
 		return fmt.Errorf("this kernel lacks what the program needs (Linux 6.1 or newer with BPF and XDP): %w", err)
 	case errors.Is(err, unix.ENOMEM):

@@ -40,7 +40,7 @@ func Listen(cfg Config, sources Sources) (*Exporter, error) {
 	}
 	listener, err := net.Listen("tcp", cfg.Address)
 	if err != nil {
-		return nil, fmt.Errorf("metrics: %w", err)
+		return nil, fmt.Errorf("metrics.address %s: %w; give an address of this host, or \"\" for none", cfg.Address, err)
 	}
 	log := sources.Log
 	if log == nil {

@@ -27,7 +27,7 @@ const (
 	resubscribeDelay = 100 * time.Millisecond
 )
 
-// ErrNoRoute: the address is beyond the realm's subnet and the realm has no gateway.
+// ErrNoRoute means that the address is beyond the realm's subnet and the realm has no gateway.
 var ErrNoRoute = errors.New("no route")
 
 // Neighbours keeps the next hops of realms fresh from netlink's link and neighbour

@@ -2,6 +2,7 @@ package sipua
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"net"
 	"net/netip"
@@ -29,6 +30,9 @@ func listenUDP(cfg *Config) (*net.UDPConn, error) {
 		return err
 	}}
 	pc, err := lc.ListenPacket(context.Background(), "udp4", cfg.Listen.String())
+	if errors.Is(err, unix.EADDRINUSE) {
+		return nil, fmt.Errorf("sipua: realm %s: %w; `ss -lunp` shows who has it", cfg.Realm, err)
+	}
 	if err != nil {
 		return nil, fmt.Errorf("sipua: realm %s: %w", cfg.Realm, err)
 	}
