@@ -5,7 +5,6 @@ import (
 	"errors"
 	"net"
 	"net/netip"
-	"os/exec"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -150,15 +149,6 @@ func (g *gateway) awaitMedia(t *testing.T, calls int) {
 		s := g.status(t)
 		return s.Calls.Active == calls && s.Engine.KernelPackets+s.Engine.UserspacePackets > uint64(40*calls)
 	})
-}
-
-// ip runs iproute2 in a host.
-func (g *gateway) ip(t *testing.T, host string, args ...string) {
-	t.Helper()
-	args = append([]string{"-netns", g.Namespace(host)}, args...)
-	if out, err := exec.CommandContext(t.Context(), "ip", args...).CombinedOutput(); err != nil {
-		t.Fatalf("ip %s: %v: %s", strings.Join(args, " "), err, out)
-	}
 }
 
 func exits(s call.EngineStats, reason string) uint64 {

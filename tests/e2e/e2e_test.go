@@ -4,6 +4,7 @@
 package e2e
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -170,6 +171,18 @@ func leftovers(before, now admin.Resources, calls int) string {
 	check("goroutines", before.Goroutines, now.Goroutines)
 	check("file descriptors", before.OpenFDs, now.OpenFDs)
 	return strings.Join(left, "; ")
+}
+
+// ip runs iproute2 in a host and returns what it printed.
+func (g *gateway) ip(t *testing.T, host string, args ...string) string {
+	t.Helper()
+	var out bytes.Buffer
+	p := g.Command(t.Context(), host, "ip", args...)
+	p.Stdout, p.Stderr = &out, &out
+	if err := p.Run(); err != nil {
+		t.Fatalf("ip %s: %v: %s", strings.Join(args, " "), err, out.Bytes())
+	}
+	return out.String()
 }
 
 // records reads the gateway's CDRs.

@@ -3,8 +3,6 @@ package e2e
 import (
 	"bytes"
 	"os"
-	"os/exec"
-	"path/filepath"
 	"strings"
 	"syscall"
 	"testing"
@@ -32,7 +30,7 @@ func TestKilledInMidCall(t *testing.T) {
 	}
 	<-g.daemon.Done()
 	for _, r := range netlab.Realms() {
-		if out := g.link(t, r.Device); strings.Contains(out, "prog/xdp") {
+		if out := g.ip(t, netlab.Gateway, "-details", "link", "show", r.Device); strings.Contains(out, "prog/xdp") {
 			t.Errorf("an XDP program is still attached to %s:\n%s", r.Device, out)
 		}
 	}
@@ -187,14 +185,4 @@ func (g *gateway) ended(t *testing.T, within time.Duration) {
 	if code := g.daemon.ExitCode(); code != 0 {
 		t.Errorf("the daemon ended with %d:\n%s", code, g.daemon.Said())
 	}
-}
-
-// link is what iproute2 says of a device of the gateway.
-func (g *gateway) link(t *testing.T, device string) string {
-	t.Helper()
-	out, err := exec.CommandContext(t.Context(), "ip", "-netns", g.Namespace(netlab.Gateway), "-details", "link", "show", filepath.Base(device)).CombinedOutput()
-	if err != nil {
-		t.Fatalf("ip link: %v: %s", err, out)
-	}
-	return string(out)
 }

@@ -3,7 +3,6 @@ package e2e
 import (
 	"fmt"
 	"net/netip"
-	"os/exec"
 	"strings"
 	"testing"
 	"time"
@@ -197,10 +196,7 @@ func strictRoute(t *testing.T, s *stage) {
 
 func unknownSource(t *testing.T, s *stage) {
 	stranger := netip.MustParseAddr("10.71.0.99")
-	out, err := exec.CommandContext(t.Context(), "ip", "-netns", s.Namespace(netlab.Platform), "addr", "add", stranger.String()+"/24", "dev", netlab.PeerDevice).CombinedOutput()
-	if err != nil {
-		t.Fatalf("%v: %s", err, out)
-	}
+	s.ip(t, netlab.Platform, "addr", "add", stranger.String()+"/24", "dev", netlab.PeerDevice)
 	_, callee := s.pair(t)
 	conn := s.listenAt(t, netlab.Platform, netip.AddrPortFrom(stranger, 5060))
 	p := s.peer(t, netlab.Platform, conn)
