@@ -16,8 +16,29 @@ type Media struct {
 	Lost      uint64 `json:"lost"`
 	Reordered uint64 `json:"reordered"`
 	Refused   uint64 `json:"refused"`
+	// Duplicated, OutOfPolicy, Digits, SSRCChanges: see FlowStats.
+	Duplicated  uint64 `json:"duplicated"`
+	OutOfPolicy uint64 `json:"out_of_policy"`
+	Digits      uint64 `json:"digits"`
+	SSRCChanges uint64 `json:"ssrc_changes"`
 	// JitterMS is in milliseconds.
 	JitterMS float64 `json:"jitter_ms"`
+	// GapMS is the longest time between two packets in a row, in milliseconds.
+	GapMS float64 `json:"gap_ms"`
+	// First and Last are when packets came; left out if none did.
+	First time.Time `json:"first,omitzero"`
+	Last  time.Time `json:"last,omitzero"`
+	// RemoteLost and RemoteJitterMS are what this side's peer reports of the stream that
+	// it gets from us (RTCP, RFC 3550 section 6.4.1); zero without reports.
+	RemoteLost     uint64  `json:"remote_lost"`
+	RemoteJitterMS float64 `json:"remote_jitter_ms"`
+	// RTTMS is the round trip between us and this side's peer, from its reports, in
+	// milliseconds; 0 is not known.
+	RTTMS float64 `json:"rtt_ms"`
+	// MOS is the listening quality of what this side sent, as the E-model estimates it
+	// from loss, jitter, delay and codec (ITU-T G.107): 1 to 4.5; 0 is not known, for
+	// want of packets or because the codec has no published values (M11).
+	MOS float64 `json:"mos"`
 }
 
 // LegRecord is one leg of a call, live or ended.

@@ -3,6 +3,7 @@ package datapath
 import (
 	"errors"
 	"net/netip"
+	"reflect"
 	"strings"
 	"testing"
 	"time"
@@ -232,7 +233,7 @@ func TestEvents(t *testing.T) {
 	for _, w := range want {
 		select {
 		case got := <-b.Events():
-			if got != w {
+			if !reflect.DeepEqual(got, w) {
 				t.Errorf("event %+v, want %+v", got, w)
 			}
 		case <-time.After(5 * time.Second):

@@ -47,7 +47,7 @@ func (s *Session) route(ends [2]endpoint, codec call.Codec) []call.Flow {
 // install brings the engine in step with flows. Flows that are there already are
 // updated in place: removing and adding them would lose packets.
 func (s *Session) install(flows []call.Flow) error {
-	if !slices.Equal(flows, s.flows) && len(flows) > 0 {
+	if !slices.EqualFunc(flows, s.flows, call.Flow.Equal) && len(flows) > 0 {
 		if err := s.media.engine.Install(flows); err != nil {
 			return fmt.Errorf("media flows: %w", err)
 		}

@@ -3,6 +3,7 @@ package relay
 import (
 	"errors"
 	"net"
+	"reflect"
 	"sync"
 	"syscall"
 	"testing"
@@ -63,7 +64,7 @@ func TestSourceCheck(t *testing.T) {
 		{Key: p.flows[0].Key, Kind: call.MediaStarted, Source: p.a.addr()},
 	}
 	for _, w := range want {
-		if got := <-p.Events(); got != w {
+		if got := <-p.Events(); !reflect.DeepEqual(got, w) {
 			t.Errorf("got %+v, want %+v", got, w)
 		}
 	}
