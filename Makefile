@@ -8,13 +8,14 @@ FUZZTIME  ?= 20s
 VERSION   ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo unknown)
 GO        ?= go
 # Namespaces, XDP and packet sockets need root; nothing else here does.
-ROOT      := $(if $(filter 0,$(shell id -u)),,sudo -E env "PATH=$$PATH")
+ROOT      := $(if $(filter 0,$(shell id -u)),,sudo -E env "PATH=$$PATH:/usr/sbin:/sbin")
 # Tests are built as the caller and only run as root, so that no cache changes hands.
 GO_EXEC   := $(if $(ROOT),-exec '$(ROOT)')
 GO_LDFLAGS := -X main.version=$(VERSION)
 
 # What make generate writes and the tree keeps.
-GENERATED := pkg/datapath/tandem_bpfel.go pkg/datapath/tandem_bpfel.o docs/config.md docs/config.schema.json
+GENERATED := pkg/datapath/tandem_bpfel.go pkg/datapath/tandem_bpfel.o bpf/include/tandem/g711.h tests/traffic/traffic_bpfel.go tests/traffic/traffic_bpfel.o \
+	docs/config.md docs/config.schema.json
 
 .DEFAULT_GOAL := build
 
@@ -45,7 +46,7 @@ test: ## every test, end to end included; says what was skipped and why
 check: ## formatting, vet, staticcheck, errorlint, layering, generated files
 	@tests/deps.sh generate
 	@unformatted=$$(gofmt -l $$(git ls-files '*.go')); [ -z "$$unformatted" ] || { echo "gofmt would change:"; echo "$$unformatted"; exit 1; }
-	clang-format-16 --dry-run -Werror $$(git ls-files 'bpf/*.c' 'bpf/*.h' | grep -v /vendor/)
+	clang-format-16 --dry-run -Werror $$(git ls-files 'bpf/*.c' 'bpf/*.h' 'tests/traffic/bpf/*.c' | grep -v /vendor/)
 	$(GO) mod tidy -diff
 	$(GO) vet ./...
 	$(GO) tool staticcheck ./...
@@ -60,11 +61,11 @@ generate: ## compile the BPF programs and rewrite the generated docs
 	$(GO) generate ./...
 
 .PHONY: bench
-bench: ## ns per packet and CPU per call into out/bench.json
+bench: ## packets and calls per second, ns and latency per packet, CPU per call into out/bench.json
 	@tests/deps.sh lab
 	@$(MAKE) --no-print-directory build
 	@mkdir -p $(OUT)
-	$(GO) test $(GO_EXEC) -run '^$$' -bench XDP -count 5 ./pkg/datapath | tee $(OUT)/xdp.txt
+	$(GO) test $(GO_EXEC) -run '^$$' -bench XDP -benchtime 500ms -count 5 ./pkg/datapath | tee $(OUT)/xdp.txt
 	@$(ROOT) $(BIN)/tandem-lab bench --engine $(ENGINE) --go-bench $(OUT)/xdp.txt --out $(OUT)/bench.json
 
 .PHONY: fuzz

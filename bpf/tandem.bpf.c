@@ -10,34 +10,49 @@
 #include "tandem/maps.h"
 #include "tandem/packet.h"
 #include "tandem/parse.h"
+#include "tandem/realm.h"
+#include "tandem/guard.h"
 #include "tandem/flow.h"
+#include "tandem/source.h"
 #include "tandem/rtp.h"
+#include "tandem/statistics.h"
+#include "tandem/treat.h"
 #include "tandem/rewrite.h"
+#include "tandem/send.h"
 
 /* The gates, in order. Each one knows what those before it have found. */
 static __always_inline int gates(struct packet *p)
 {
+	GATE(find_device(p));
 	GATE(parse(p));
 	GATE(find_realm(p));
+	GATE(guard(p));
 	GATE(find_flow(p));
+	GATE(look_at_rtp(p));
+	GATE(demultiplex(p));
+	GATE(find_next_hop(p));
 	GATE(check_source(p));
 	GATE(check_rtp(p));
 	GATE(count(p));
-	GATE(find_next_hop(p));
+	GATE(may_leave(p));
+	GATE(treat(p));
 	GATE(rewrite(p));
 	return send(p);
 }
 
-/* The one exit: counted, and turned into what XDP understands. */
-static __always_inline int leave(struct packet *p, enum exit exit)
+/* The one exit: counted, by realm. */
+static __always_inline enum exit leave(struct packet *p)
 {
-	__u64 *packets = bpf_map_lookup_elem(&exits, &exit);
+	enum exit exit = gates(p);
+	struct tally *t;
 
-	if (packets)
-		(*packets)++;
-	if (exit >= FORWARD_FORWARDED)
-		return p->action;
-	return exit >= DROP_NO_FLOW ? XDP_DROP : XDP_PASS;
+	/* XDP counted what it left to the stack. */
+	if (p->skb && exit < DROP_DENIED && p->in && p->in->flags & DEVICE_XDP)
+		return exit;
+	t = tally(p);
+	if (t && exit < EXITS)
+		t->packets[exit]++;
+	return exit;
 }
 
 /* frags: devices with a jumbo MTU take the program too. Media fits in the first buffer. */
@@ -45,12 +60,42 @@ SEC("xdp.frags")
 int tandem_xdp(struct xdp_md *ctx)
 {
 	struct packet p = {
-		.ctx = ctx,
+		.xdp = ctx,
 		.data = (void *)(long)ctx->data,
 		.end = (void *)(long)ctx->data_end,
 	};
+	enum exit exit = leave(&p);
 
-	return leave(&p, gates(&p));
+	if (exit >= FORWARD_FORWARDED)
+		return p.action;
+	return exit >= DROP_DENIED ? XDP_DROP : XDP_PASS;
+}
+
+/*
+ * For devices that XDP cannot serve, and for packets that it cannot send. TC_ACT_UNSPEC lets the next
+ * program have the packet.
+ */
+SEC("tc")
+int tandem_tc(struct __sk_buff *ctx)
+{
+	struct packet p = {
+		.skb = ctx,
+		.data = (void *)(long)ctx->data,
+		.end = (void *)(long)ctx->data_end,
+	};
+	enum exit exit = leave(&p);
+
+	if (exit >= FORWARD_FORWARDED)
+		return p.action;
+	return exit >= DROP_DENIED ? TC_ACT_SHOT : TC_ACT_UNSPEC;
+}
+
+/* The kernel has polled a device on this CPU. */
+SEC("raw_tp/napi_poll")
+int tandem_burst(void *ctx)
+{
+	end_burst();
+	return 0;
 }
 
 /* What the verifier asks for; in the kernel the programs are used under GPL-2.0. */

@@ -29,34 +29,68 @@ func addr4(a netip.Addr) [4]uint8 {
 	return [4]uint8{}
 }
 
+// noPayload is a payload type that no packet has: the rule has no main one.
+const noPayload = 0xff
+
+// From bpf/include/tandem/abi.h, policy.payload.
+const (
+	payloadAllowed        = 0x80
+	payloadTreatmentShift = 8
+)
+
 // toRule is the kernel's form of a flow that leaves by the next hop of that id. Without
 // one (hold) it never sends.
 func toRule(f call.Flow, nextHop uint16) tandemRule {
 	r := tandemRule{
 		Remote:     addr4(f.Remote.Addr()),
 		RemotePort: port16(f.Remote.Port()),
-		Source:     addr4(f.Source.Addr()),
 		SourcePort: port16(f.Source.Port()),
 		Dest:       addr4(f.Dest.Addr()),
 		DestPort:   port16(f.Dest.Port()),
 		NextHop:    nextHop,
 		Tos:        f.DSCP << 2,
+		PayloadIn:  noPayload,
 	}
-	r.Addresses = checksumDelta(r.Remote, r.Source) // our source takes the place of the remote's
-	r.Addresses = checksumSum(r.Addresses, checksumDelta(addr4(f.Key.Local.Addr()), r.Dest))
+	r.Addresses = checksumSum(
+		checksumDelta(addr4(f.Key.Local.Addr()), r.Dest),
+		checksumDelta(r.Remote, addr4(f.Source.Addr()))) // our source takes the place of the remote's
 	if nextHop != 0 {
-		r.Flags |= tandemRuleFlagRULE_SEND
+		r.Egress = tandemEgressEGRESS_NEXT_HOP
 	}
-	if f.RTCP {
-		r.Flags |= tandemRuleFlagRULE_RTCP
+	for flag, set := range map[tandemRuleFlag]bool{
+		tandemRuleFlagRULE_RTCP:  f.RTCP,
+		tandemRuleFlagRULE_HOLD:  f.Hold,
+		tandemRuleFlagRULE_MUX:   f.Mux,
+		tandemRuleFlagRULE_LATCH: f.Latch.Window > 0,
+		tandemRuleFlagRULE_ANY:   len(f.Payloads) == 0,
+	} {
+		if set {
+			r.Flags |= flag
+		}
 	}
-	if f.Hold {
-		r.Flags |= tandemRuleFlagRULE_HOLD
+	if len(f.Payloads) > 0 {
+		r.PayloadIn, r.PayloadOut = f.Payloads[0].In, f.Payloads[0].Out
+		r.Treatment = treatments[f.Payloads[0].Treatment]
 	}
 	if f.ClockRate != 0 {
 		r.Tick = uint32(uint64(time.Second) << 10 / uint64(f.ClockRate))
 	}
 	return r
+}
+
+var treatments = map[call.Treatment]tandemTreatment{
+	call.AsIs:           tandemTreatmentAS_IS,
+	call.ALawToULaw:     tandemTreatmentALAW_TO_ULAW,
+	call.ULawToALaw:     tandemTreatmentULAW_TO_ALAW,
+	call.TelephoneEvent: tandemTreatmentTELEPHONE_EVENT,
+}
+
+// payloadTable is what becomes of each payload type.
+func payloadTable(payloads []call.Payload) (table [128]uint16) {
+	for _, p := range payloads {
+		table[p.In] = payloadAllowed | uint16(p.Out) | uint16(treatments[p.Treatment])<<payloadTreatmentShift
+	}
+	return table
 }
 
 // checksumDelta is what replacing an address adds to a one's complement sum (RFC 1624):
@@ -76,18 +110,27 @@ func checksumSum(a, b uint16) uint16 {
 	return uint16(sum + sum>>16)
 }
 
+// monotonic is the kernel's clock for packets, in ns.
+func monotonic() (uint64, error) {
+	var ts unix.Timespec
+	if err := unix.ClockGettime(unix.CLOCK_MONOTONIC, &ts); err != nil {
+		return 0, fmt.Errorf("read the monotonic clock: %w", err)
+	}
+	return uint64(ts.Nano()), nil
+}
+
 // clock turns the kernel's monotonic nanoseconds into times of day.
 type clock struct {
 	boot time.Time
 }
 
 func readClock() (clock, error) {
-	var ts unix.Timespec
-	if err := unix.ClockGettime(unix.CLOCK_MONOTONIC, &ts); err != nil {
-		return clock{}, fmt.Errorf("read the monotonic clock: %w", err)
+	now, err := monotonic()
+	if err != nil {
+		return clock{}, err
 	}
 	// Round drops Go's own monotonic reading: the difference is one of wall clocks.
-	return clock{boot: time.Now().Round(0).Add(-time.Duration(ts.Nano()))}, nil
+	return clock{boot: time.Now().Round(0).Add(-time.Duration(now))}, nil
 }
 
 func (c clock) time(ns uint64) time.Time {
@@ -99,8 +142,8 @@ func (c clock) time(ns uint64) time.Time {
 
 // snapshot is what a flow's counters were at one time.
 type snapshot struct {
-	packets, bytes, refused, before, lost, first, last uint64
-	highest, base, reordered, jitter                   uint32
+	packets, bytes, refused, outOfPolicy, before, lost, first, last        uint64
+	highest, base, reordered, duplicated, jitter, gap, ssrc, ssrcs, digits uint32
 }
 
 // stats reads the counters. Loss is that of closed runs of sequence numbers plus what the
@@ -114,24 +157,37 @@ func (s snapshot) stats(key call.FlowKey, c clock) call.FlowStats {
 		}
 	}
 	return call.FlowStats{
-		Key:       key,
-		Packets:   s.packets,
-		Bytes:     s.bytes,
-		Lost:      lost,
-		Reordered: uint64(s.reordered),
-		Refused:   s.refused,
-		Jitter:    time.Duration(s.jitter >> 4),
-		First:     c.time(s.first),
-		Last:      c.time(s.last),
+		Key:         key,
+		Packets:     s.packets,
+		Bytes:       s.bytes,
+		Lost:        lost,
+		Reordered:   uint64(s.reordered),
+		Duplicated:  uint64(s.duplicated),
+		Refused:     s.refused,
+		OutOfPolicy: s.outOfPolicy,
+		Digits:      uint64(s.digits),
+		SSRC:        order32(s.ssrc),
+		SSRCChanges: uint64(s.ssrcs),
+		Jitter:      time.Duration(s.jitter >> 4),
+		Gap:         time.Duration(s.gap) << 10,
+		First:       c.time(s.first),
+		Last:        c.time(s.last),
 	}
+}
+
+// order32 turns a word as it is on the wire into a number.
+func order32(v uint32) uint32 {
+	var b [4]byte
+	binary.NativeEndian.PutUint32(b[:], v)
+	return binary.BigEndian.Uint32(b[:])
 }
 
 // exitNames reads reasons and verdicts out of the C enum: DROP_SOURCE_REFUSED is the
 // verdict "drop" for the reason "source-refused". So C has the only list of them.
-func exitNames(exits *ebpf.MapSpec) ([]call.Exit, error) {
-	enum, ok := exits.Key.(*btf.Enum)
-	if !ok {
-		return nil, fmt.Errorf("the key of map exits is %T, not an enum", exits.Key)
+func exitNames(spec *ebpf.CollectionSpec) ([]call.Exit, error) {
+	var enum *btf.Enum
+	if err := spec.Types.TypeByName("exit", &enum); err != nil {
+		return nil, fmt.Errorf("enum exit of the program: %w", err)
 	}
 	names := make([]call.Exit, tandemExitEXITS)
 	for _, v := range enum.Values {

@@ -3,59 +3,186 @@ package datapath
 import (
 	"errors"
 	"fmt"
-	"log/slog"
-	"net"
 
 	"github.com/cilium/ebpf"
 	"github.com/cilium/ebpf/link"
+	"github.com/vishvananda/netlink/nl"
 	"golang.org/x/sys/unix"
 )
 
-// Modes of attachment.
+// Hooks, where a program is attached to a device.
+const (
+	hookXDP    = "xdp"
+	hookTCX    = "tcx"
+	hookClsact = "clsact"
+)
+
+// Modes of the XDP hook.
 const (
 	modeNative  = "native"
 	modeGeneric = "generic"
 )
 
-// device is a network device with our program on it.
-type device struct {
-	name    string
-	ifindex int
-	mode    string
-	link    link.Link
-	// restore turns VLAN receive offload on again, if attach turned it off.
-	restore func() error
+// attached is a program on a device.
+type attached interface {
+	// program is the one that runs there.
+	program() (ebpf.ProgramID, error)
+	// replace puts another one in its place: each packet meets one of the two.
+	replace(*ebpf.Program) error
+	// detach takes it off for good.
+	detach() error
+	// close lets go of it, and leaves it there if it is pinned.
+	close() error
 }
 
-// attach puts the program on a device. Frames must arrive with their VLAN tags: a tag that
-// the device has taken off would put the packet into the untagged realm.
-func attach(prog *ebpf.Program, ifindex int, tagged bool, log *slog.Logger) (*device, error) {
-	ifi, err := net.InterfaceByIndex(ifindex)
+// pinnedLink is attached by a link. One that is not pinned ends with the process.
+type pinnedLink struct {
+	link.Link
+}
+
+func (l pinnedLink) program() (ebpf.ProgramID, error) {
+	info, err := l.Info()
 	if err != nil {
-		return nil, fmt.Errorf("device with index %d: %w", ifindex, err)
+		return 0, err
 	}
-	d := &device{name: ifi.Name, ifindex: ifindex, mode: modeNative}
-	d.link, err = link.AttachXDP(link.XDPOptions{Program: prog, Interface: ifindex, Flags: link.XDPDriverMode})
+	return info.Program, nil
+}
+
+func (l pinnedLink) replace(prog *ebpf.Program) error { return l.Update(prog) }
+
+func (l pinnedLink) detach() error { return errors.Join(l.Unpin(), l.Close()) }
+
+func (l pinnedLink) close() error { return l.Close() }
+
+// hook is one of our programs on a device.
+type hook struct {
+	Attachment
+	attached
+	prog *ebpf.Program // that shall run there
+}
+
+// attach puts the programs on a device, or in the place of those that run there from
+// former times. Frames must arrive with their VLAN tags: a tag that the device has taken
+// off would put the packet into the untagged realm.
+func (e *Engine) attach(ifindex int, tagged bool) error {
+	attrs, err := e.space.device(ifindex)
+	if err != nil {
+		return err
+	}
+	flags := tandemDeviceFlagDEVICE_BARE
+	if hasLinkLayer(attrs) {
+		flags = tandemDeviceFlagDEVICE_XDP
+		if err := e.attachHook(ifindex, attrs.Name, pinXDP, e.objs.TandemXdp, e.attachXDP); err != nil {
+			return fmt.Errorf("%s: %w", attrs.Name, err)
+		}
+		if err := e.keepTags(ifindex, attrs.Name, tagged); err != nil {
+			return fmt.Errorf("%s: %w", attrs.Name, err)
+		}
+	}
+	if err := e.tell(ifindex, flags); err != nil {
+		return fmt.Errorf("%s: %w", attrs.Name, err)
+	}
+	if err := e.attachHook(ifindex, attrs.Name, pinTC, e.objs.TandemTc, e.attachTC); err != nil {
+		return fmt.Errorf("%s: %w", attrs.Name, err)
+	}
+	return nil
+}
+
+// tell lets the programs know what kind of device it is.
+func (e *Engine) tell(ifindex int, flags tandemDeviceFlag) error {
+	var in tandemIngress
+	if err := e.objs.Ingress.Lookup(uint32(ifindex), &in); err != nil {
+		return fmt.Errorf("read the table of devices: %w", err)
+	}
+	in.Flags = flags
+	if err := e.objs.Ingress.Put(uint32(ifindex), in); err != nil {
+		return fmt.Errorf("write the table of devices: %w", err)
+	}
+	return nil
+}
+
+// attachHook replaces the program of a pinned link, or attaches one by fresh and pins it.
+func (e *Engine) attachHook(ifindex int, device, pin string, prog *ebpf.Program,
+	fresh func(ifindex int, device string) (attached, string, error)) error {
+	name := fmt.Sprint(pin, ifindex)
+	h := &hook{Attachment: Attachment{Device: device, Ifindex: ifindex}, prog: prog}
+	if l := e.pins.take(name); l != nil {
+		if err := l.Update(prog); err == nil {
+			h.attached, h.Hook = pinnedLink{l}, hookXDP
+			if pin == pinTC {
+				h.Hook = hookTCX
+			}
+		} else if err := e.forsake(l, device, err); err != nil {
+			return err
+		}
+	}
+	if h.attached == nil {
+		var err error
+		if h.attached, h.Hook, err = fresh(ifindex, device); err != nil {
+			return err
+		}
+	}
+	e.hooks = append(e.hooks, h)
+	if err := e.pins.keep(h.attached, name); err != nil {
+		return err
+	}
+	e.step("attach " + h.Hook)
+	if h.Hook == hookXDP {
+		attrs, err := e.space.device(ifindex)
+		if err != nil {
+			return err
+		}
+		h.Mode = modeNative
+		if attrs.Xdp != nil && attrs.Xdp.AttachMode == nl.XDP_ATTACHED_SKB {
+			h.Mode = modeGeneric
+		}
+	}
+	h.Pinned = e.pins != nil
+	e.log.Info("kernel engine attached", "device", device, "hook", h.Hook, "mode", h.Mode, "pinned", h.Pinned)
+	return nil
+}
+
+// forsake gives up a link that does not take our program, such as one that was made for a program
+// without an attach type: EINVAL; or one whose device has just gone: ENOLINK.
+func (e *Engine) forsake(l link.Link, device string, reason error) error {
+	if !errors.Is(reason, unix.EINVAL) && !errors.Is(reason, unix.ENOLINK) {
+		return errors.Join(reason, l.Close())
+	}
+	e.log.Error("the attached program cannot be replaced: it is detached, and packets are lost until ours is there",
+		"device", device, "reason", reason)
+	return pinnedLink{l}.detach()
+}
+
+func (e *Engine) attachXDP(ifindex int, device string) (attached, string, error) {
+	l, err := link.AttachXDP(link.XDPOptions{Program: e.objs.TandemXdp, Interface: ifindex, Flags: link.XDPDriverMode})
 	if err != nil && !busy(err) {
-		log.Warn("no native XDP on this device: generic mode costs several times the CPU", "device", d.name, "error", err)
-		d.mode = modeGeneric
-		d.link, err = link.AttachXDP(link.XDPOptions{Program: prog, Interface: ifindex, Flags: link.XDPGenericMode})
+		e.log.Warn("no native XDP on this device: generic mode costs several times the CPU", "device", device, "error", err)
+		l, err = link.AttachXDP(link.XDPOptions{Program: e.objs.TandemXdp, Interface: ifindex, Flags: link.XDPGenericMode})
 	}
 	if busy(err) {
-		return nil, fmt.Errorf("%s: %w: look at it with \"bpftool net\", remove it with \"ip link set dev %s xdp off\" "+
-			"or by ending the process that attached it", d.name, ErrBusy, d.name)
+		return nil, "", fmt.Errorf("%w: look at it with \"bpftool net\", remove it with \"ip link set dev %s xdp off\" "+
+			"or by ending the process that attached it, or, if it is a gateway's with other pins, by unloading those", ErrBusy, device)
 	}
 	if err != nil {
-		return nil, fmt.Errorf("%s: attach XDP: %w", d.name, err)
+		return nil, "", fmt.Errorf("attach XDP: %w", err)
 	}
-	d.restore, err = disableVLANReceiveOffload(d.name)
+	return pinnedLink{l}, hookXDP, nil
+}
+
+// keepTags turns VLAN receive offload off. It stays off as long as the program is there, with
+// or without a process: changing it resets many NICs.
+func (e *Engine) keepTags(ifindex int, device string, tagged bool) error {
+	err := e.space.clearVLANReceiveOffload(device, func() error {
+		defer e.step("remember VLAN receive offload")
+		return e.undo.remember(ifindex, undoVLANOffload)
+	})
+	if err != nil && tagged {
+		return fmt.Errorf("turn VLAN receive offload off, without which no tagged realm works: %w", err)
+	}
 	if err != nil {
-		if tagged {
-			return nil, errors.Join(fmt.Errorf("%s: turn VLAN receive offload off, without which no tagged realm works: %w", d.name, err), d.detach())
-		}
-		log.Debug("VLAN receive offload left as it is", "device", d.name, "error", err)
+		e.log.Debug("VLAN receive offload left as it is", "device", device, "error", err)
 	}
-	return d, nil
+	return nil
 }
 
 // busy: EBUSY for a program in the same mode, EEXIST for one in the other mode.
@@ -63,15 +190,13 @@ func busy(err error) bool {
 	return errors.Is(err, unix.EBUSY) || errors.Is(err, unix.EEXIST)
 }
 
-func (d *device) detach() error {
+// detach takes the programs off all devices, and puts these back as they were.
+func (e *Engine) detach() error {
 	var errs []error
-	if err := d.link.Close(); err != nil {
-		errs = append(errs, fmt.Errorf("%s: detach XDP: %w", d.name, err))
-	}
-	if d.restore != nil {
-		if err := d.restore(); err != nil && !errors.Is(err, unix.ENODEV) {
-			errs = append(errs, fmt.Errorf("%s: turn VLAN receive offload on again: %w", d.name, err))
+	for _, h := range e.hooks {
+		if err := h.detach(); err != nil {
+			errs = append(errs, fmt.Errorf("%s: detach %s: %w", h.Device, h.Hook, err))
 		}
 	}
-	return errors.Join(errs...)
+	return errors.Join(append(errs, e.undo.all(e.space))...)
 }

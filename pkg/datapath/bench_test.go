@@ -78,6 +78,10 @@ func pin(b *testing.B) {
 // walk sends packets around the ring and reports ns per packet, as the kernel measures it.
 func walk(b *testing.B, flows int, metric string) {
 	eng := newBench(b, flows/flowsPerCall+1)
+	in := tandemIngress{Realms: 1, Flags: tandemDeviceFlagDEVICE_BURST} // as native XDP is
+	if err := eng.objs.Ingress.Put(uint32(1), in); err != nil {
+		b.Fatal(err)
+	}
 	pin(b)
 	list := ring(eng, flows)
 	// Installed in the order of their ports, so that the walk is a shuffled one.

@@ -7,6 +7,8 @@ import (
 	"slices"
 	"sync"
 
+	"github.com/cilium/ebpf"
+
 	"github.com/tandem-sbc/tandem/pkg/call"
 )
 
@@ -14,8 +16,9 @@ import (
 var (
 	// ErrFull: max_calls, or the number of different destinations, is reached.
 	ErrFull = errors.New("the kernel's flow table is full")
-	// ErrBusy: another XDP program is attached to a realm's device.
-	ErrBusy = errors.New("another XDP program is attached")
+	// ErrBusy: another XDP program is attached to a realm's device, or another engine has
+	// the pins.
+	ErrBusy = errors.New("taken already")
 	// ErrClosed: the engine is closed.
 	ErrClosed = errors.New("the kernel engine is closed")
 )
@@ -27,8 +30,18 @@ type Config struct {
 	// MaxCalls bounds the flows, at four a call: 1 to 1,048,576; 0 is 16,384.
 	MaxCalls int
 	NextHops NextHopSource
+	Guard    Guard
+	// Pins is a directory on a bpffs, made if need be, for what shall outlive the process:
+	// programs, maps and flows. An engine of its own needs one of its own. Empty: everything
+	// goes with the process.
+	Pins string
 	// Log may be nil.
 	Log *slog.Logger
+
+	// For tests: clsact though the kernel has tcx; what is called after each step that a crash may
+	// follow.
+	noTCX bool
+	step  func(name string)
 }
 
 // Engine forwards flows in the kernel (M1). Its methods may be called from any
@@ -40,9 +53,18 @@ type Engine struct {
 	realms  map[uint16]place
 	hops    *hops
 	events  *events
-	devices []*device
+	space   *space
+	spec    *ebpf.CollectionSpec // what objs were loaded from
+	target  *generation          // the maps in use
+	pins    *pins                // nil: nothing is pinned
+	undo    *undo
+	hooks   []*hook
+	adopted []call.FlowKey
 
-	maxFlows int
+	maxFlows  int
+	noTCX     bool
+	step      func(name string)
+	migration *migration // while flows are copied
 
 	mu     sync.Mutex
 	closed bool
@@ -50,9 +72,11 @@ type Engine struct {
 	flows  map[call.FlowKey]installed
 }
 
-// Open loads the program and attaches it to the realms' devices, in native mode where
-// the driver has it and in generic mode otherwise. Close undoes it. A device that has
-// another XDP program gives an error that wraps ErrBusy.
+// Open loads the programs and attaches them to the realms' devices: XDP in native mode where
+// the driver has it and in generic mode otherwise, and TC. With Config.Pins it goes on with what
+// a former engine left there: flows forward all the while, and Adopted lists them. Without,
+// Close undoes it. A device that has another XDP program, and pins that another engine has,
+// give an error that wraps ErrBusy.
 func Open(cfg Config) (_ *Engine, err error) {
 	e, err := prepare(cfg)
 	if err != nil {
@@ -60,17 +84,26 @@ func Open(cfg Config) (_ *Engine, err error) {
 	}
 	defer func() {
 		if err != nil {
-			err = errors.Join(err, e.Close())
+			err = errors.Join(err, e.giveUp())
 		}
 	}()
 	for _, ifindex := range deviceList(cfg.Realms) {
 		tagged := slices.ContainsFunc(cfg.Realms, func(r Realm) bool { return r.Ifindex == ifindex && r.VLAN != 0 })
-		d, err := attach(e.objs.TandemXdp, ifindex, tagged, e.log)
-		if err != nil {
+		if e.migration != nil {
+			if err := e.migration.flows(ifindex); err != nil {
+				return nil, err
+			}
+			e.step("copy flows")
+		}
+		if err := e.attach(ifindex, tagged); err != nil {
 			return nil, err
 		}
-		e.devices = append(e.devices, d)
-		e.log.Info("kernel engine attached", "device", d.name, "mode", d.mode)
+	}
+	if err := e.complete(); err != nil {
+		return nil, err
+	}
+	if err := e.adopt(); err != nil {
+		return nil, err
 	}
 	return e, nil
 }
@@ -86,45 +119,96 @@ func prepare(cfg Config) (_ *Engine, err error) {
 	if cfg.MaxCalls == 0 {
 		cfg.MaxCalls = defaultMaxCalls
 	}
-	sizes := planSizes(cfg.MaxCalls, cfg.Realms)
-	objs, spec, err := load(sizes)
-	if err != nil {
-		return nil, err
-	}
-	defer func() {
-		if err != nil {
-			err = errors.Join(err, objs.Close())
-		}
-	}()
 	e := &Engine{
 		log:      cfg.Log,
-		objs:     objs,
 		maxFlows: cfg.MaxCalls * flowsPerCall,
 		flows:    map[call.FlowKey]installed{},
+		undo:     &undo{done: map[int]uint32{}},
+		noTCX:    cfg.noTCX,
+		step:     cfg.step,
 	}
-	if e.exits, err = exitNames(spec.Maps[tandemMapExits]); err != nil {
-		return nil, err
-	}
-	devices, err := writeDevices(objs.Devices, cfg.Realms)
-	if err != nil {
-		return nil, err
-	}
-	if e.realms, err = writeRealms(objs, cfg.Realms, devices); err != nil {
-		return nil, err
-	}
-	if e.table, err = mapTable(objs); err != nil {
-		return nil, err
+	if e.step == nil {
+		e.step = func(string) {}
 	}
 	defer func() {
 		if err != nil {
-			e.table.unmap()
+			err = errors.Join(err, e.letGo())
 		}
 	}()
-	if e.events, err = readEvents(objs.Events, cfg.Log); err != nil {
+	if e.space, err = openSpace(); err != nil {
 		return nil, err
 	}
-	e.hops = newHops(cfg.NextHops, objs.NextHops, devices, cfg.Log)
+	if e.pins, err = openPins(cfg.Pins, e.space, cfg.Log); err != nil {
+		return nil, err
+	}
+	if e.pins != nil {
+		e.undo = e.pins.undo
+	}
+	if err = e.load(cfg); err != nil {
+		return nil, err
+	}
+	if e.table, err = mapTable(e.objs); err != nil {
+		return nil, err
+	}
+	if e.events, err = readEvents(e.objs.Events, cfg.Log); err != nil {
+		return nil, err
+	}
+	e.hops = newHops(cfg.NextHops, e.objs, e.realms, cfg.Log)
 	return e, nil
+}
+
+// load makes maps for the configuration, puts those that are pinned in their place if they fit, and
+// loads the programs.
+func (e *Engine) load(cfg Config) (err error) {
+	sizes := planSizes(cfg.MaxCalls, cfg.Realms, len(cfg.Guard.Deny))
+	sizes.nextHops = max(sizes.nextHops, e.pins.nextHops())
+	spec, err := plan(sizes, cfg.Guard)
+	if err != nil {
+		return err
+	}
+	if e.exits, err = exitNames(spec); err != nil {
+		return err
+	}
+	set, err := newMaps(spec)
+	if err != nil {
+		return err
+	}
+	e.target = &generation{maps: set}
+	if e.realms, err = configure(spec, set, cfg); err != nil {
+		return err
+	}
+	e.target.about = newAbout(cfg.Realms, e.realms, e.space)
+	if spec.Maps[mapAbout], err = e.target.about.spec(); err != nil {
+		return err
+	}
+	if set[mapAbout], err = ebpf.NewMap(spec.Maps[mapAbout]); err != nil {
+		delete(set, mapAbout)
+		return explain(err)
+	}
+	if e.pins != nil {
+		if err := e.choose(spec); err != nil {
+			return err
+		}
+	}
+	e.spec = spec
+	if e.objs, err = load(spec, e.target.maps); err != nil {
+		return err
+	}
+	// In maps that were found the lists of the guard may be older than the configuration.
+	return writeGuard(e.objs, cfg.Guard, cfg.Realms)
+}
+
+// configure writes the configuration into maps that no program uses yet.
+func configure(spec *ebpf.CollectionSpec, set mapSet, cfg Config) (_ map[uint16]place, err error) {
+	objs := new(tandemObjects)
+	if err := spec.LoadAndAssign(&objs.tandemMaps, &ebpf.CollectionOptions{MapReplacements: set}); err != nil {
+		return nil, explain(err)
+	}
+	defer func() { err = errors.Join(err, objs.tandemMaps.Close()) }()
+	if err := writeDevices(objs.Devices, cfg.Realms); err != nil {
+		return nil, err
+	}
+	return writeRealms(objs, cfg.Realms)
 }
 
 func (cfg *Config) validate() error {
@@ -138,9 +222,9 @@ func (cfg *Config) validate() error {
 		return fmt.Errorf("max_calls is %d, not 1 to %d", cfg.MaxCalls, maxMaxCalls)
 	}
 	numbers := map[uint16]bool{}
-	places := map[[2]int]bool{}
+	places := map[[3]int]bool{}
 	for _, r := range cfg.Realms {
-		key := [2]int{r.Ifindex, int(r.VLAN)}
+		key := [3]int{r.Ifindex, int(r.OuterVLAN), int(r.VLAN)}
 		switch {
 		case r.Number == 0 || numbers[r.Number]:
 			return fmt.Errorf("realm number %d is zero or used twice", r.Number)
@@ -148,8 +232,8 @@ func (cfg *Config) validate() error {
 			return fmt.Errorf("realm %d: interface index %d and VLAN %d have a realm already", r.Number, r.Ifindex, r.VLAN)
 		case r.Ifindex <= 0 || r.Ifindex > maxIfindex:
 			return fmt.Errorf("realm %d: interface index %d is not 1 to %d", r.Number, r.Ifindex, maxIfindex)
-		case r.VLAN > 4094:
-			return fmt.Errorf("realm %d: VLAN %d is not 0 to 4094", r.Number, r.VLAN)
+		case r.VLAN > 4094 || r.OuterVLAN > 4094 || (r.OuterVLAN != 0 && r.VLAN == 0):
+			return fmt.Errorf("realm %d: VLAN %d within %d: each is 0 to 4094, and an outer one needs an inner one", r.Number, r.VLAN, r.OuterVLAN)
 		case !r.Addr.Unmap().Is4() || r.Addr.Unmap().IsUnspecified():
 			return fmt.Errorf("realm %d: %s is not an IPv4 address", r.Number, r.Addr)
 		case r.Media.First == 0 || r.Media.First > r.Media.Last:
@@ -164,22 +248,30 @@ func (cfg *Config) validate() error {
 // once per flow. It is closed by Close. While nobody reads, events wait in the kernel.
 func (e *Engine) Events() <-chan call.MediaEvent { return e.events.out }
 
-// Attachment is a device that the program is attached to.
+// Attachment is one of our programs on a device.
 type Attachment struct {
 	Device  string
 	Ifindex int
-	// Mode is "native" or "generic".
+	// Hook is "xdp", "tcx" or, on kernels before 6.6, "clsact".
+	Hook string
+	// Mode of XDP is "native" or "generic"; TC has none.
 	Mode string
+	// Pinned: the program stays when the process ends.
+	Pinned bool
 }
 
-// Attachments lists the devices, for status and metrics.
+// Attachments lists them, for status and metrics.
 func (e *Engine) Attachments() []Attachment {
-	list := make([]Attachment, 0, len(e.devices))
-	for _, d := range e.devices {
-		list = append(list, Attachment{Device: d.name, Ifindex: d.ifindex, Mode: d.mode})
+	list := make([]Attachment, 0, len(e.hooks))
+	for _, h := range e.hooks {
+		list = append(list, h.Attachment)
 	}
 	return list
 }
+
+// Adopted lists the flows that were found in the kernel at Open. They forward until they are
+// removed.
+func (e *Engine) Adopted() []call.FlowKey { return slices.Clone(e.adopted) }
 
 // Stats sums up the exits over all CPUs.
 func (e *Engine) Stats() (call.EngineStats, error) {
@@ -188,26 +280,29 @@ func (e *Engine) Stats() (call.EngineStats, error) {
 	if e.closed {
 		return call.EngineStats{}, ErrClosed
 	}
-	stats := call.EngineStats{
-		Engine: call.EngineKernel,
-		Flows:  len(e.flows),
-		Exits:  slices.Clone(e.exits),
-	}
-	var perCPU []uint64
-	for i := range stats.Exits {
-		if err := e.objs.Exits.Lookup(tandemExit(i), &perCPU); err != nil {
+	stats := call.EngineStats{Engine: call.EngineKernel, Flows: len(e.flows)}
+	var perCPU []tandemTally
+	for realm := range e.objs.Exits.MaxEntries() {
+		if err := e.objs.Exits.Lookup(realm, &perCPU); err != nil {
 			return call.EngineStats{}, fmt.Errorf("read the exit counters: %w", err)
 		}
-		for _, n := range perCPU {
-			stats.Exits[i].Packets += n
+		exits := slices.Clone(e.exits)
+		for _, t := range perCPU {
+			stats.EventsLost += t.EventsLost
+			for i := range exits {
+				exits[i].Realm = uint16(realm)
+				exits[i].Packets += t.Packets[i]
+			}
 		}
+		stats.KernelPackets += exits[tandemExitFORWARD_FORWARDED].Packets
+		stats.Exits = append(stats.Exits, exits...)
 	}
-	stats.KernelPackets = stats.Exits[tandemExitFORWARD_FORWARDED].Packets
 	return stats, nil
 }
 
-// Close detaches the program and frees the maps. Flows that are still there end with it.
-// It may be called more than once.
+// Close ends the engine. With pins everything stays in the kernel and goes on forwarding, for
+// the next Open or for Unload; without, the programs are detached and flows end with their
+// maps. It may be called more than once.
 func (e *Engine) Close() error {
 	e.mu.Lock()
 	if e.closed {
@@ -215,14 +310,53 @@ func (e *Engine) Close() error {
 		return nil
 	}
 	e.closed = true
-	e.table.unmap()
 	e.mu.Unlock()
-
-	var errs []error
-	for _, d := range e.devices {
-		errs = append(errs, d.detach())
+	if e.pins == nil {
+		return errors.Join(e.detach(), e.letGo())
 	}
-	e.hops.stopAll()
-	errs = append(errs, e.events.close(), e.objs.Close())
+	return e.letGo()
+}
+
+// giveUp ends an engine that could not be opened. What forwarded before goes on.
+func (e *Engine) giveUp() error {
+	e.closed = true
+	if e.pins == nil {
+		return errors.Join(e.detach(), e.letGo())
+	}
+	var err error
+	if len(e.pins.running) == 0 {
+		err = errors.Join(e.detach(), e.pins.remove(e.space))
+	}
+	return errors.Join(err, e.letGo())
+}
+
+// letGo closes what the process has of the engine.
+func (e *Engine) letGo() error {
+	var errs []error
+	if e.migration != nil {
+		errs = append(errs, e.migration.close())
+	}
+	for _, h := range e.hooks {
+		errs = append(errs, h.close())
+	}
+	if e.hops != nil {
+		e.hops.stopAll()
+	}
+	if e.events != nil {
+		errs = append(errs, e.events.close())
+	}
+	if e.table != nil {
+		e.mu.Lock()
+		e.table.unmap()
+		e.mu.Unlock()
+	}
+	if e.objs != nil {
+		errs = append(errs, e.objs.Close())
+	}
+	if e.target != nil {
+		errs = append(errs, e.target.maps.close())
+	}
+	errs = append(errs, e.pins.close())
+	e.space.close()
 	return errors.Join(errs...)
 }

@@ -2,11 +2,11 @@ package datapath
 
 import (
 	"bytes"
-	"encoding/binary"
 	"errors"
 	"fmt"
 	"log/slog"
 	"net/netip"
+	"unsafe"
 
 	"github.com/cilium/ebpf"
 	"github.com/cilium/ebpf/ringbuf"
@@ -28,7 +28,7 @@ func readEvents(ring *ebpf.Map, log *slog.Logger) (*events, error) {
 		return nil, fmt.Errorf("open the event ring: %w", err)
 	}
 	ev := &events{
-		out:    make(chan call.MediaEvent, 256),
+		out:    make(chan call.MediaEvent, 1024),
 		reader: reader,
 		stop:   make(chan struct{}),
 		done:   make(chan struct{}),
@@ -48,7 +48,12 @@ func (ev *events) run(log *slog.Logger) {
 			}
 			return
 		}
-		event, err := decodeEvent(record.RawSample)
+		now, err := readClock() // anew each time: the time of day may have been set
+		if err != nil {
+			log.Error("media event without a time", "error", err)
+			continue
+		}
+		event, err := decodeEvent(record.RawSample, now)
 		if err != nil {
 			log.Error("media event not understood", "error", err)
 			continue
@@ -69,25 +74,41 @@ func (ev *events) close() error {
 	return err
 }
 
-func decodeEvent(raw []byte) (call.MediaEvent, error) {
-	var event tandemEvent
-	if err := binary.Read(bytes.NewReader(raw), binary.NativeEndian, &event); err != nil {
-		return call.MediaEvent{}, fmt.Errorf("%d bytes: %w", len(raw), err)
+// kinds of events by the kernel's number.
+var kinds = map[tandemEventKind]call.MediaEventKind{
+	tandemEventKindEVENT_STARTED: call.MediaStarted,
+	tandemEventKindEVENT_REFUSED: call.MediaRefused,
+	tandemEventKindEVENT_LATCHED: call.MediaLatched,
+	tandemEventKindEVENT_DIGIT:   call.MediaDigit,
+	tandemEventKindEVENT_SSRC:    call.MediaSSRC,
+	tandemEventKindEVENT_REPORT:  call.MediaReport,
+}
+
+// decodeEvent copies what it keeps of raw.
+func decodeEvent(raw []byte, c clock) (call.MediaEvent, error) {
+	if len(raw) < int(unsafe.Sizeof(tandemEvent{})) {
+		return call.MediaEvent{}, fmt.Errorf("%d bytes", len(raw))
 	}
+	event := *(*tandemEvent)(unsafe.Pointer(unsafe.SliceData(raw)))
 	decoded := call.MediaEvent{
 		Key: call.FlowKey{
 			Realm: event.Realm,
 			Local: netip.AddrPortFrom(netip.AddrFrom4(event.Local), port16(event.LocalPort)),
 		},
+		Kind:   kinds[event.Kind],
+		At:     c.time(event.At),
 		Source: netip.AddrPortFrom(netip.AddrFrom4(event.Source), port16(event.SourcePort)),
+		Digit:  event.Digit,
+		SSRC:   order32(event.Ssrc),
 	}
-	switch event.Kind {
-	case tandemEventKindEVENT_STARTED:
-		decoded.Kind = call.MediaStarted
-	case tandemEventKindEVENT_REFUSED:
-		decoded.Kind = call.MediaRefused
-	default:
+	packet := raw[unsafe.Sizeof(tandemEvent{}):]
+	switch {
+	case decoded.Kind == 0:
 		return call.MediaEvent{}, fmt.Errorf("kind %d", event.Kind)
+	case int(event.Len) > len(packet):
+		return call.MediaEvent{}, fmt.Errorf("%d bytes of %d", len(packet), event.Len)
+	case decoded.Kind == call.MediaReport:
+		decoded.Packet = bytes.Clone(packet[:event.Len])
 	}
 	return decoded, nil
 }

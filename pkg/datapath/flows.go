@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
+	"slices"
 	"time"
 
 	"github.com/tandem-sbc/tandem/pkg/call"
@@ -88,6 +89,10 @@ func (e *Engine) write(flows []call.Flow, held []*hop) (replaced []*hop, err err
 	if len(e.flows)+added > e.maxFlows {
 		return nil, fmt.Errorf("%w: %d flows", ErrFull, e.maxFlows)
 	}
+	now, err := monotonic()
+	if err != nil {
+		return nil, err
+	}
 	// Every rule before any port leads to one: the peers are let in together.
 	actives := make([]uint32, len(flows))
 	for i, f := range flows {
@@ -95,7 +100,7 @@ func (e *Engine) write(flows []call.Flow, held []*hop) (replaced []*hop, err err
 		if held[i] != nil {
 			nextHop = held[i].id
 		}
-		actives[i] = e.table.prepare(e.realms[f.Key.Realm].flow(f.Key.Local.Port()), toRule(f, nextHop))
+		actives[i] = e.table.prepare(e.realms[f.Key.Realm].flow(f.Key.Local.Port()), f, toRule(f, nextHop), now)
 	}
 	for i, f := range flows {
 		key := canonical(f.Key)
@@ -197,7 +202,13 @@ func (e *Engine) validateFlow(f call.Flow) error {
 		return fmt.Errorf("DSCP %d is not 0 to 63", f.DSCP)
 	case f.ClockRate != 0 && (f.ClockRate < minClockRate || f.ClockRate > maxClockRate):
 		return fmt.Errorf("clock rate %d Hz is neither 0 nor %d to %d", f.ClockRate, minClockRate, maxClockRate)
-	case f.Hold:
+	case f.Mux && (f.RTCP || f.Key.Local.Port() == in.Media.Last):
+		return errors.New("RTCP cannot go on at the port above")
+	}
+	if err := validateTerms(f); err != nil {
+		return err
+	}
+	if f.Hold {
 		return nil
 	}
 	out, ok := e.realms[f.OutRealm]
@@ -209,6 +220,57 @@ func (e *Engine) validateFlow(f call.Flow) error {
 		return fmt.Errorf("source %s is not of realm %d with address %s", f.Source, f.OutRealm, out.Addr)
 	case !dest.Is4() || dest.IsUnspecified() || dest.IsMulticast() || f.Dest.Port() == 0:
 		return fmt.Errorf("destination %s cannot be sent to", f.Dest)
+	}
+	return nil
+}
+
+// validateTerms checks payload types and latch.
+func validateTerms(f call.Flow) error {
+	for i, p := range f.Payloads {
+		again := func(o call.Payload) bool { return o.In == p.In }
+		switch {
+		case p.In > 127 || p.Out > 127:
+			return fmt.Errorf("payload type %d to %d: above 127", p.In, p.Out)
+		case p.Treatment > call.TelephoneEvent:
+			return fmt.Errorf("payload type %d: treatment %d", p.In, p.Treatment)
+		case slices.ContainsFunc(f.Payloads[:i], again):
+			return fmt.Errorf("payload type %d is given twice", p.In)
+		}
+	}
+	if f.Latch.Window == 0 {
+		return nil
+	}
+	if n := len(f.Latch.Allowed); f.Latch.Window < 0 || n < 1 || n > call.MaxPrefixes {
+		return fmt.Errorf("a latch of %s with %d prefixes", f.Latch.Window, n)
+	}
+	for _, p := range f.Latch.Allowed {
+		if !p.IsValid() || !p.Addr().Is4() {
+			return fmt.Errorf("latch: %s is no IPv4 prefix", p)
+		}
+	}
+	return nil
+}
+
+// adoptFlows takes over what a former process left in the tables: flows, and the next
+// hops that they leave by.
+func (e *Engine) adoptFlows() error {
+	for _, r := range e.realms {
+		for port := int(r.Media.First); port <= int(r.Media.Last); port++ {
+			at := r.flow(uint16(port))
+			f := &e.table.flows[at]
+			if f.Active != 1 && f.Active != 2 {
+				continue
+			}
+			found := installed{at: at}
+			if rule := f.Rule[f.Active-1]; rule.NextHop != 0 {
+				var err error
+				if found.hop, err = e.hops.adopt(rule.NextHop); err != nil {
+					return err
+				}
+			}
+			key := call.FlowKey{Realm: r.Number, Local: netip.AddrPortFrom(r.Addr, uint16(port))}
+			e.flows[key] = found
+		}
 	}
 	return nil
 }

@@ -233,6 +233,10 @@ func TestEvents(t *testing.T) {
 	for _, w := range want {
 		select {
 		case got := <-b.Events():
+			if since := time.Since(got.At); since < -time.Second || since > time.Minute {
+				t.Errorf("event of %v", got.At)
+			}
+			got.At = time.Time{}
 			if !reflect.DeepEqual(got, w) {
 				t.Errorf("event %+v, want %+v", got, w)
 			}

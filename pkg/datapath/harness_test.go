@@ -16,7 +16,8 @@ import (
 
 // The lab of the program tests: realm 1 (platform) is the loopback of a namespace, where
 // program runs come in; realm 2 (carrier) is a veth device, so that sending is a redirect;
-// realm 3 is realm 1's device with VLAN 201, realm 4 realm 2's with VLAN 202.
+// realm 3 is realm 1's device with VLAN 201, realm 4 realm 2's with VLAN 202, realm 5 realm
+// 1's with VLAN 201 within 300.
 var (
 	platformAddr = netip.MustParseAddr("192.0.2.2")
 	carrierAddr  = netip.MustParseAddr("198.51.100.2")
@@ -30,7 +31,11 @@ const (
 	carrier
 	taggedPlatform
 	taggedCarrier
+	doubleTagged
 )
+
+// denied is what the guard of the lab refuses.
+var denied = netip.MustParsePrefix("203.0.113.0/24")
 
 // bench is an engine that is attached to nothing.
 type bench struct {
@@ -54,11 +59,13 @@ func newBench(tb testing.TB, maxCalls int) *bench {
 		b.carrier = ifi.Index
 		b.Engine, err = prepare(Config{
 			Realms: []Realm{
-				{Number: platform, Ifindex: 1, Media: mediaPorts, Addr: platformAddr},
+				{Number: platform, Ifindex: 1, Media: mediaPorts, Addr: platformAddr, SIPPort: 5060, Peers: []netip.Addr{platformPeer.Addr()}},
 				{Number: carrier, Ifindex: ifi.Index, Media: mediaPorts, Addr: carrierAddr},
 				{Number: taggedPlatform, Ifindex: 1, VLAN: 201, Media: mediaPorts, Addr: platformAddr},
 				{Number: taggedCarrier, Ifindex: ifi.Index, VLAN: 202, Media: mediaPorts, Addr: carrierAddr},
+				{Number: doubleTagged, Ifindex: 1, OuterVLAN: 300, VLAN: 201, Media: mediaPorts, Addr: platformAddr},
 			},
+			Guard:    Guard{Deny: []netip.Prefix{denied}, SIPPerSecond: 1, UDPPerSecond: 1},
 			MaxCalls: maxCalls,
 			NextHops: b.hops,
 		})
@@ -80,6 +87,7 @@ func newBench(tb testing.TB, maxCalls int) *bench {
 	b.hops.byRealm[platform] = call.NextHop{Ifindex: 1, L2: l2(0)}
 	b.hops.byRealm[carrier] = call.NextHop{Ifindex: b.carrier, L2: l2(0)}
 	b.hops.byRealm[taggedPlatform] = call.NextHop{Ifindex: 1, L2: l2(201)}
+	b.hops.byRealm[doubleTagged] = call.NextHop{Ifindex: 1, L2: l2(300, 201)}
 	b.hops.byRealm[taggedCarrier] = call.NextHop{Ifindex: b.carrier, L2: l2(202)}
 	return b
 }
@@ -100,7 +108,7 @@ func (b *bench) exits(tb testing.TB) map[string]uint64 {
 	}
 	counts := map[string]uint64{}
 	for _, e := range stats.Exits {
-		counts[e.Verdict+" "+e.Reason] = e.Packets
+		counts[e.Verdict+" "+e.Reason] += e.Packets
 	}
 	return counts
 }
@@ -138,12 +146,14 @@ var (
 	ownMAC  = net.HardwareAddr{0x02, 0, 0, 0, 0, 0x22}
 )
 
-// l2 is the header towards nextMAC, tagged if vlan is not 0.
-func l2(vlan uint16) []byte {
+// l2 is the header towards nextMAC with those tags, the outer one first; 0 is none.
+func l2(vlans ...uint16) []byte {
 	h := append(append([]byte{}, nextMAC...), ownMAC...)
-	if vlan != 0 {
-		h = binary.BigEndian.AppendUint16(h, 0x8100)
-		h = binary.BigEndian.AppendUint16(h, vlan)
+	for _, vlan := range vlans {
+		if vlan != 0 {
+			h = binary.BigEndian.AppendUint16(h, 0x8100)
+			h = binary.BigEndian.AppendUint16(h, vlan)
+		}
 	}
 	return binary.BigEndian.AppendUint16(h, 0x0800)
 }
@@ -164,4 +174,11 @@ const (
 	xdpPass     = 2
 	xdpTX       = 3
 	xdpRedirect = 4
+)
+
+// TC actions, from linux/pkt_cls.h, as a program run returns them.
+const (
+	tcUnspec   = 0xffffffff
+	tcShot     = 2
+	tcRedirect = 7
 )

@@ -28,10 +28,11 @@ type hopKey struct {
 // hops is the next-hop table: one kernel entry per destination in use, shared by the
 // flows that go there and kept fresh by the source.
 type hops struct {
-	source  NextHopSource
-	table   *ebpf.Map
-	devices map[int]uint16 // ifindex -> slot in the kernel's device map
-	log     *slog.Logger
+	source NextHopSource
+	table  *ebpf.Map
+	keys   *ebpf.Map // what the entries lead to, for a successor
+	realms map[uint16]place
+	log    *slog.Logger
 
 	mu    sync.Mutex
 	ids   *slots
@@ -53,14 +54,15 @@ type hop struct {
 	ready chan struct{} // closed while resolved
 }
 
-func newHops(source NextHopSource, table *ebpf.Map, devices map[int]uint16, log *slog.Logger) *hops {
+func newHops(source NextHopSource, objs *tandemObjects, realms map[uint16]place, log *slog.Logger) *hops {
 	return &hops{
-		source:  source,
-		table:   table,
-		devices: devices,
-		log:     log,
-		ids:     newSlots(table.MaxEntries()),
-		byKey:   map[hopKey]*hop{},
+		source: source,
+		table:  objs.NextHops,
+		keys:   objs.HopKeys,
+		realms: realms,
+		log:    log,
+		ids:    newSlots(objs.NextHops.MaxEntries()),
+		byKey:  map[hopKey]*hop{},
 	}
 }
 
@@ -80,9 +82,56 @@ func (t *hops) acquire(key hopKey) (*hop, error) {
 		return nil, fmt.Errorf("%w: no more than %d destinations at a time", ErrFull, t.ids.size-1)
 	}
 	h := &hop{table: t, key: key, id: uint16(id), refs: 1, ready: make(chan struct{})}
-	if err := t.table.Put(id, tandemNextHop{}); err != nil {
+	h.value.Source = addr4(t.realms[key.realm].Addr)
+	if err := h.write(); err != nil {
 		t.retire(h)
-		return nil, fmt.Errorf("empty next hop %d: %w", id, err)
+		return nil, err
+	}
+	stop, err := t.source.Watch(key.realm, key.dst, h.update)
+	if err != nil {
+		t.retire(h)
+		return nil, fmt.Errorf("next hop to %s in realm %d: %w", key.dst, key.realm, err)
+	}
+	h.stop = stop
+	t.byKey[key] = h
+	return h, nil
+}
+
+// write makes the kernel's entry anew.
+func (h *hop) write() error {
+	if err := h.table.table.Put(uint32(h.id), h.value); err != nil {
+		return fmt.Errorf("next hop %d: %w", h.id, err)
+	}
+	key := tandemHopKey{Addr: addr4(h.key.dst), Realm: h.key.realm}
+	if err := h.table.keys.Put(uint32(h.id), key); err != nil {
+		return fmt.Errorf("key of next hop %d: %w", h.id, err)
+	}
+	return nil
+}
+
+// adopt takes over the entry that a former process left under an id. Packets go on by it;
+// the source is asked anew.
+func (t *hops) adopt(id uint16) (*hop, error) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	var left tandemHopKey
+	if err := t.keys.Lookup(uint32(id), &left); err != nil {
+		return nil, fmt.Errorf("key of next hop %d: %w", id, err)
+	}
+	key := hopKey{realm: left.Realm, dst: netip.AddrFrom4(left.Addr)}
+	if h := t.byKey[key]; h != nil {
+		h.refs++
+		return h, nil
+	}
+	h := &hop{table: t, key: key, id: id, refs: 1, ready: make(chan struct{})}
+	if err := t.table.Lookup(uint32(id), &h.value); err != nil {
+		return nil, fmt.Errorf("next hop %d: %w", id, err)
+	}
+	if !t.ids.take(uint32(id)) {
+		return nil, fmt.Errorf("next hop %d leads to two destinations", id)
+	}
+	if h.value.Way[h.value.Active&1].Kind != tandemWayKindWAY_NONE {
+		close(h.ready)
 	}
 	stop, err := t.source.Watch(key.realm, key.dst, h.update)
 	if err != nil {
@@ -144,7 +193,7 @@ func (h *hop) update(next call.NextHop) {
 	if way == h.value.Way[h.value.Active] {
 		return
 	}
-	resolved := way.Len != 0
+	resolved := way.Kind == tandemWayKindWAY_LINK || way.Kind == tandemWayKindWAY_BARE
 	value, idle := h.value, 1-h.value.Active
 	value.Way[idle] = way
 	err := h.table.table.Put(uint32(h.id), value)
@@ -169,26 +218,48 @@ func (h *hop) update(next call.NextHop) {
 	}
 }
 
-// way is the kernel's form of a next hop. What the program cannot send is unresolved:
-// its packets are dropped.
+// way is the kernel's form of a next hop. What the programs cannot send is no way: its
+// packets are dropped.
 func (t *hops) way(key hopKey, next call.NextHop) tandemWay {
-	if len(next.L2) == 0 {
-		return tandemWay{}
-	}
-	device, ok := t.devices[next.Ifindex]
-	if !ok {
-		t.log.Warn("next hop leaves by a device without a realm", "realm", key.realm, "ifindex", next.Ifindex)
-		return tandemWay{}
-	}
 	switch len(next.L2) {
+	case 0:
+		return t.wayWithoutHeader(next)
 	case 14, 18, 22: // with 0, 1, 2 VLAN tags
 	default:
 		t.log.Warn("next hop has no Ethernet header", "realm", key.realm, "length", len(next.L2))
 		return tandemWay{}
 	}
-	way := tandemWay{Len: uint8(len(next.L2)), Device: device}
+	if !t.isDevice(next.Ifindex) {
+		t.log.Warn("next hop leaves by a device without a realm", "realm", key.realm, "ifindex", next.Ifindex)
+		return tandemWay{}
+	}
+	way := tandemWay{Kind: tandemWayKindWAY_LINK, Len: uint8(len(next.L2)), Device: uint32(next.Ifindex)}
 	copy(way.L2[:], next.L2)
 	return way
+}
+
+// wayWithoutHeader is how packets leave by a device that has no link layer, or by the
+// kernel's own neighbour table while the header is not known.
+func (t *hops) wayWithoutHeader(next call.NextHop) tandemWay {
+	switch {
+	case next.Bare && next.Ifindex > 0:
+		return tandemWay{Kind: tandemWayKindWAY_BARE, Device: uint32(next.Ifindex)}
+	case next.Neighbour.Unmap().Is4() && next.NeighbourIfindex > 0:
+		way := tandemWay{Kind: tandemWayKindWAY_NEIGHBOUR, Device: uint32(next.NeighbourIfindex)}
+		*(*[4]byte)(way.L2[:]) = next.Neighbour.Unmap().As4()
+		return way
+	}
+	return tandemWay{}
+}
+
+// isDevice reports whether XDP can redirect to a device: those of realms.
+func (t *hops) isDevice(ifindex int) bool {
+	for _, r := range t.realms {
+		if r.Ifindex == ifindex {
+			return true
+		}
+	}
+	return false
 }
 
 // wait returns when every hop is resolved or the time is over, whichever comes first.

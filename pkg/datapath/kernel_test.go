@@ -6,6 +6,7 @@ import (
 	"errors"
 	"net"
 	"net/netip"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -162,7 +163,7 @@ func TestKernel(t *testing.T) {
 	}
 	defer e.Close()
 	for _, a := range e.Attachments() {
-		if a.Mode != modeNative {
+		if a.Hook == hookXDP && a.Mode != modeNative {
 			t.Errorf("%s is in %s mode", a.Device, a.Mode)
 		}
 	}
@@ -230,9 +231,13 @@ func TestKernel(t *testing.T) {
 	if engine.KernelPackets != 4*n {
 		t.Errorf("%d packets forwarded, want %d", engine.KernelPackets, 4*n)
 	}
+	left := map[string]uint64{}
 	for _, x := range engine.Exits {
-		if (x.Reason == "no-flow" || x.Reason == "source-refused") && x.Packets != 1 {
-			t.Errorf("%d packets left by %s, want 1", x.Packets, x.Reason)
+		left[x.Reason] += x.Packets
+	}
+	for _, reason := range []string{call.ExitNoFlow, call.ExitSourceRefused} {
+		if left[reason] != 1 {
+			t.Errorf("%d packets left by %s, want 1", left[reason], reason)
 		}
 	}
 
@@ -365,7 +370,11 @@ func TestDevices(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer e.Close()
-	if got := e.Attachments(); len(got) != 1 || got[0].Mode != modeGeneric || got[0].Device != "lo" {
-		t.Errorf("attachments %+v, want lo in generic mode", got)
+	want := []Attachment{
+		{Device: "lo", Ifindex: 1, Hook: hookXDP, Mode: modeGeneric},
+		{Device: "lo", Ifindex: 1, Hook: hookTCX},
+	}
+	if got := e.Attachments(); !slices.Equal(got, want) {
+		t.Errorf("attachments %+v, want %+v", got, want)
 	}
 }

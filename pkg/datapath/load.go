@@ -3,6 +3,9 @@ package datapath
 import (
 	"errors"
 	"fmt"
+	"maps"
+	"slices"
+	"strings"
 
 	"github.com/cilium/ebpf"
 	"golang.org/x/sys/unix"
@@ -10,7 +13,7 @@ import (
 
 // sizes of the maps, from the configuration.
 type sizes struct {
-	ingress, realms, flows, nextHops, devices uint32
+	ingress, realms, doubleTagged, flows, nextHops, peers, deny, exits uint32
 }
 
 const (
@@ -25,54 +28,106 @@ const (
 	vlans = 4096
 )
 
-// planSizes counts what the configuration can have of each. The flow table takes 168
-// bytes for every media port of every realm, 2.8 MB for a range of 16,384.
-func planSizes(maxCalls int, realms []Realm) sizes {
-	devices := uint32(max(1, len(deviceList(realms))))
+// planSizes counts what the configuration can have of each. The flow table takes 560
+// bytes for every media port of every realm, 9.2 MB for a range of 16,384.
+func planSizes(maxCalls int, realms []Realm, deny int) sizes {
 	n := sizes{
-		realms: devices * vlans,
+		deny:   uint32(deny),
+		realms: uint32(max(1, len(deviceList(realms)))) * vlans,
 		// Twice the flows and some, for those that rest after use.
 		nextHops: uint32(min(2*flowsPerCall*maxCalls+1024, maxNextHops)),
-		devices:  devices,
 	}
 	for _, r := range realms {
 		n.ingress = max(n.ingress, uint32(r.Ifindex))
+		n.exits = max(n.exits, uint32(r.Number))
 		n.flows += r.ports()
+		n.peers += uint32(len(r.Peers))
+		if r.OuterVLAN != 0 {
+			n.doubleTagged++
+		}
 	}
+	n.realms += n.doubleTagged
 	n.ingress++
+	n.exits++
 	n.flows = max(n.flows, 1)
 	return n
 }
 
-// load creates maps and program in the kernel; nothing is attached. The names of the
-// exits come with them.
-func load(n sizes) (*tandemObjects, *ebpf.CollectionSpec, error) {
+// plan is what load creates: the embedded object with the sizes and settings of a
+// configuration.
+func plan(n sizes, guard Guard) (*ebpf.CollectionSpec, error) {
 	spec, err := loadTandem()
 	if err != nil {
-		return nil, nil, fmt.Errorf("read the embedded BPF object: %w", err)
+		return nil, fmt.Errorf("read the embedded BPF object: %w", err)
 	}
 	for name, entries := range map[string]uint32{
-		tandemMapIngress:  n.ingress,
-		tandemMapRealms:   n.realms,
-		tandemMapFlows:    n.flows,
-		tandemMapRares:    n.flows,
-		tandemMapNextHops: n.nextHops,
-		tandemMapDevices:  n.devices,
+		tandemMapIngress:      n.ingress,
+		tandemMapDevices:      n.ingress,
+		tandemMapRealms:       n.realms,
+		tandemMapDoubleTagged: max(n.doubleTagged, 1),
+		tandemMapFlows:        n.flows,
+		tandemMapRares:        n.flows,
+		tandemMapPolicies:     n.flows,
+		tandemMapNextHops:     n.nextHops,
+		tandemMapHopKeys:      n.nextHops,
+		tandemMapPeers:        max(n.peers, 1),
+		tandemMapDeny:         max(n.deny, 1),
+		tandemMapExits:        n.exits,
 	} {
 		spec.Maps[name].MaxEntries = entries
 	}
-	objs := new(tandemObjects)
-	if err := spec.LoadAndAssign(objs, nil); err != nil {
-		return nil, nil, explain(err)
+	for name, perSecond := range map[string]uint32{
+		tandemVarSipInterval: guard.SIPPerSecond,
+		tandemVarUdpInterval: guard.UDPPerSecond,
+	} {
+		if err := spec.Variables[name].Set(interval(perSecond)); err != nil {
+			return nil, fmt.Errorf("tell the program its %s: %w", name, err)
+		}
 	}
-	return objs, spec, nil
+	return spec, nil
+}
+
+// shared names the maps that outlive a program. The others hold the settings of one program,
+// such as .rodata.
+func shared(spec *ebpf.CollectionSpec) []string {
+	return slices.DeleteFunc(slices.Sorted(maps.Keys(spec.Maps)), func(name string) bool { return strings.HasPrefix(name, ".") })
+}
+
+// newMaps creates the maps that outlive a program.
+func newMaps(spec *ebpf.CollectionSpec) (_ mapSet, err error) {
+	set := mapSet{}
+	defer func() {
+		if err != nil {
+			err = errors.Join(err, set.close())
+		}
+	}()
+	for _, name := range shared(spec) {
+		if set[name], err = ebpf.NewMap(spec.Maps[name]); err != nil {
+			delete(set, name)
+			return nil, explain(err)
+		}
+	}
+	return set, nil
+}
+
+// load creates the programs on maps that are there. Nothing is attached.
+func load(spec *ebpf.CollectionSpec, set mapSet) (*tandemObjects, error) {
+	objs := new(tandemObjects)
+	if err := spec.LoadAndAssign(objs, &ebpf.CollectionOptions{MapReplacements: set}); err != nil {
+		return nil, explain(err)
+	}
+	return objs, nil
 }
 
 // Supported reports whether this kernel and this process can run the engine: nil, or the
-// reason in words. It loads the program with small maps and lets go of it again, since
+// reason in words. It loads the programs with small maps and lets go of them again, since
 // only the verifier knows.
 func Supported() error {
-	objs, _, err := load(planSizes(1, nil))
+	spec, err := plan(planSizes(1, nil, 0), Guard{})
+	if err != nil {
+		return err
+	}
+	objs, err := load(spec, nil)
 	if err != nil {
 		return err
 	}

@@ -27,35 +27,42 @@ type ifreqData struct {
 	_    [16]byte // the union is larger than a pointer
 }
 
-// disableVLANReceiveOffload makes a device leave VLAN tags in the frame. restore undoes
-// it; it is nil if they were left there already.
-func disableVLANReceiveOffload(name string) (restore func() error, err error) {
-	// The socket is kept for restore: it stays in the network namespace of the device, wherever
-	// restore is called from.
-	fd, err := unix.Socket(unix.AF_INET, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0)
-	if err != nil {
-		return nil, fmt.Errorf("open a control socket: %w", err)
-	}
-	defer func() {
-		if restore == nil {
-			unix.Close(fd)
-		}
-	}()
+// clearVLANReceiveOffload makes a device leave VLAN tags in the frame. remember is called
+// before, if they were not left there already.
+func (s *space) clearVLANReceiveOffload(name string, remember func() error) error {
 	flags := ethtoolValue{cmd: ethtoolGetFlags}
-	if err := ethtool(fd, name, &flags); err != nil {
-		return nil, fmt.Errorf("read the offload flags: %w", err)
+	if err := ethtool(s.control, name, &flags); err != nil {
+		return fmt.Errorf("read the offload flags: %w", err)
 	}
 	if flags.data&flagRxVLAN == 0 {
-		return nil, nil
+		return nil
 	}
-	off := ethtoolValue{cmd: ethtoolSetFlags, data: flags.data &^ flagRxVLAN}
-	if err := ethtool(fd, name, &off); err != nil {
-		return nil, fmt.Errorf("clear rxvlan: %w", err)
+	if err := remember(); err != nil {
+		return err
 	}
-	return func() error {
-		defer unix.Close(fd)
-		return ethtool(fd, name, &ethtoolValue{cmd: ethtoolSetFlags, data: flags.data})
-	}, nil
+	if err := ethtool(s.control, name, &ethtoolValue{cmd: ethtoolSetFlags, data: flags.data &^ flagRxVLAN}); err != nil {
+		return fmt.Errorf("clear rxvlan: %w", err)
+	}
+	return nil
+}
+
+// setVLANReceiveOffload undoes it. A device that is gone is no error.
+func (s *space) setVLANReceiveOffload(ifindex int) error {
+	attrs, err := s.device(ifindex)
+	if gone(err) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	flags := ethtoolValue{cmd: ethtoolGetFlags}
+	if err = ethtool(s.control, attrs.Name, &flags); err == nil {
+		err = ethtool(s.control, attrs.Name, &ethtoolValue{cmd: ethtoolSetFlags, data: flags.data | flagRxVLAN})
+	}
+	if err != nil && !gone(err) {
+		return fmt.Errorf("%s: turn VLAN receive offload on again: %w", attrs.Name, err)
+	}
+	return nil
 }
 
 func ethtool(fd int, name string, value *ethtoolValue) error {

@@ -1,6 +1,9 @@
 package datapath
 
-import "time"
+import (
+	"slices"
+	"time"
+)
 
 // rest is how long a slot stays unused after its release. A packet that looked it up
 // before is through the program by then, whatever the CPU did in between.
@@ -44,4 +47,21 @@ func (s *slots) get(now time.Time) uint32 {
 // put releases a slot that no map entry leads to any more.
 func (s *slots) put(slot uint32, now time.Time) {
 	s.resting = append(s.resting, resting{slot: slot, since: now})
+}
+
+// take claims one slot that somebody had before us; false means that it is in use or out of
+// range.
+func (s *slots) take(slot uint32) bool {
+	if slot == 0 || slot >= s.size {
+		return false
+	}
+	for ; s.next <= slot; s.next++ {
+		s.resting = append(s.resting, resting{slot: s.next})
+	}
+	i := slices.IndexFunc(s.resting[s.head:], func(r resting) bool { return r.slot == slot })
+	if i < 0 {
+		return false
+	}
+	s.resting = slices.Delete(s.resting, s.head+i, s.head+i+1)
+	return true
 }

@@ -156,7 +156,7 @@ func TestExitNames(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	names, err := exitNames(spec.Maps[tandemMapExits])
+	names, err := exitNames(spec)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -1,7 +1,9 @@
 package datapath
 
 import (
+	"encoding/binary"
 	"fmt"
+	"runtime"
 	"sync/atomic"
 	"unsafe"
 
@@ -15,9 +17,10 @@ import (
 // and removed by loads and stores, without a system call. The program reads it at the
 // same time, hence the rules about order below. Engine.mu guards it on our side.
 type table struct {
-	flows []tandemFlow
-	rares []tandemRare
-	maps  [][]byte
+	flows    []tandemFlow
+	rares    []tandemRare
+	policies []tandemPolicy
+	maps     [][]byte
 }
 
 func mapTable(objs *tandemObjects) (_ *table, err error) {
@@ -31,6 +34,9 @@ func mapTable(objs *tandemObjects) (_ *table, err error) {
 		return nil, err
 	}
 	if t.rares, err = mapArray[tandemRare](t, objs.Rares); err != nil {
+		return nil, err
+	}
+	if t.policies, err = mapArray[tandemPolicy](t, objs.Policies); err != nil {
 		return nil, err
 	}
 	return t, nil
@@ -62,18 +68,68 @@ func (t *table) unmap() {
 // prepare writes a rule where no packet looks yet, and returns which one it is. A new
 // flow starts its counters at zero; it takes the rule that the port's former flow did not
 // have, so that a packet that is still on its way by that one cannot meet this one.
-func (t *table) prepare(at uint32, rule tandemRule) (active uint32) {
-	f := &t.flows[at]
-	if f.Active == 0 {
-		f.Counters = tandemCounters{}
+func (t *table) prepare(at uint32, f call.Flow, rule tandemRule, now uint64) (active uint32) {
+	flow := &t.flows[at]
+	if flow.Active == 0 {
+		flow.Counters = tandemCounters{}
 		t.rares[at] = tandemRare{}
+		t.policies[at] = tandemPolicy{}
 	}
-	active = 3 - f.Former
-	if f.Former == 0 {
+	active = 3 - flow.Former
+	if flow.Former == 0 {
 		active = 1
 	}
-	f.Rule[active-1] = rule
+	flow.Rule[active-1] = t.apply(at, f, rule, now)
 	return active
+}
+
+// apply brings the policy of a flow in step, and the rule with what was learned. Payload
+// types are single stores each: a packet meets the old agreement or the new one.
+func (t *table) apply(at uint32, f call.Flow, rule tandemRule, now uint64) tandemRule {
+	policy := &t.policies[at]
+	for pt, payload := range payloadTable(f.Payloads) {
+		policy.Payload[pt] = payload
+	}
+	if f.Latch.Window <= 0 {
+		t.latch(policy, tandemLatchStateLATCH_CLOSED)
+		return rule
+	}
+	state := t.latchState(policy)
+	if state != tandemLatchStateLATCH_CLOSED && policy.Generation == f.Latch.Generation {
+		if state != tandemLatchStateLATCH_LOCKED {
+			return rule
+		}
+		// What was learned is let in from the new rule's first packet on.
+		rule.Addresses = checksumSum(rule.Addresses, checksumDelta(policy.Learned, rule.Remote))
+		rule.Remote, rule.RemotePort = policy.Learned, policy.LearnedPort
+		rule.Flags &^= tandemRuleFlagRULE_LATCH
+		return rule
+	}
+	t.latch(policy, tandemLatchStateLATCH_CLOSED) // nobody learns by half of the new terms
+	policy.Until = now + uint64(f.Latch.Window)
+	policy.Generation = f.Latch.Generation
+	policy.Prefixes = uint8(len(f.Latch.Allowed))
+	for i, prefix := range f.Latch.Allowed {
+		policy.Allowed[i].Addr = prefix.Masked().Addr().As4()
+		binary.BigEndian.PutUint32(policy.Allowed[i].Mask[:], ^uint32(0)<<(32-prefix.Bits()))
+	}
+	t.latch(policy, tandemLatchStateLATCH_OPEN)
+	return rule
+}
+
+func (t *table) latch(policy *tandemPolicy, state tandemLatchState) {
+	atomic.StoreUint32((*uint32)(&policy.State), uint32(state))
+}
+
+// latchState waits out the few stores between winning the latch and having written who won.
+func (t *table) latchState(policy *tandemPolicy) tandemLatchState {
+	for {
+		state := tandemLatchState(atomic.LoadUint32((*uint32)(&policy.State)))
+		if state != tandemLatchStateLATCH_LEARNING {
+			return state
+		}
+		runtime.Gosched()
+	}
 }
 
 // activate lets packets follow a prepared rule, or none if it is 0. The store is ordered
@@ -92,17 +148,23 @@ func (t *table) activate(at, active uint32) {
 func (t *table) read(at uint32, key call.FlowKey, c clock) call.FlowStats {
 	counters, rare := &t.flows[at].Counters, &t.rares[at]
 	s := snapshot{
-		highest:   atomic.LoadUint32(&counters.Highest),
-		base:      atomic.LoadUint32(&counters.Base),
-		before:    atomic.LoadUint64(&rare.Before),
-		lost:      atomic.LoadUint64(&rare.Lost),
-		reordered: atomic.LoadUint32(&counters.Reordered),
-		refused:   atomic.LoadUint64(&rare.Refused),
-		jitter:    atomic.LoadUint32(&counters.Jitter),
-		first:     atomic.LoadUint64(&rare.First),
-		last:      atomic.LoadUint64(&counters.Last),
-		bytes:     atomic.LoadUint64(&counters.Bytes),
-		packets:   atomic.LoadUint64(&counters.Packets),
+		highest:     atomic.LoadUint32(&counters.Highest),
+		base:        atomic.LoadUint32(&rare.Base),
+		before:      atomic.LoadUint64(&rare.Before),
+		lost:        atomic.LoadUint64(&rare.Lost),
+		reordered:   atomic.LoadUint32(&rare.Reordered),
+		duplicated:  atomic.LoadUint32(&rare.Duplicated),
+		refused:     atomic.LoadUint64(&rare.Refused),
+		outOfPolicy: atomic.LoadUint64(&rare.OutOfPolicy),
+		digits:      atomic.LoadUint32(&rare.Digits),
+		ssrc:        atomic.LoadUint32(&counters.Ssrc),
+		ssrcs:       atomic.LoadUint32(&rare.SsrcChanges),
+		jitter:      atomic.LoadUint32(&counters.Jitter),
+		gap:         atomic.LoadUint32(&counters.Gap),
+		first:       atomic.LoadUint64(&rare.First),
+		last:        atomic.LoadUint64(&counters.Last),
+		bytes:       atomic.LoadUint64(&counters.Bytes),
+		packets:     atomic.LoadUint64(&counters.Packets),
 	}
 	return s.stats(key, c)
 }

@@ -19,13 +19,12 @@ type tandemCounters struct {
 	Bytes     uint64
 	Last      uint64
 	Reference uint64
+	Seen      uint64
 	Timestamp uint32
 	Jitter    uint32
 	Highest   uint32
-	Base      uint32
-	Reordered uint32
 	Ssrc      uint32
-	BadSeq    uint32
+	Gap       uint32
 	State     tandemCountersState
 	Pad       [3]uint8
 }
@@ -37,15 +36,46 @@ const (
 	tandemCountersStateSTATE_RUNNING tandemCountersState = 2
 )
 
+type tandemDenied struct {
+	_    structs.HostLayout
+	Bits uint32
+	Addr [4]uint8
+}
+
+type tandemDeviceFlag uint8
+
+const (
+	tandemDeviceFlagDEVICE_XDP   tandemDeviceFlag = 1
+	tandemDeviceFlagDEVICE_BURST tandemDeviceFlag = 2
+	tandemDeviceFlagDEVICE_BARE  tandemDeviceFlag = 4
+)
+
+type tandemDoubleTag struct {
+	_      structs.HostLayout
+	Device uint32
+	Outer  uint16
+	Inner  uint16
+}
+
+type tandemEgress uint8
+
+const (
+	tandemEgressEGRESS_STACK    tandemEgress = 0
+	tandemEgressEGRESS_NEXT_HOP tandemEgress = 1
+)
+
 type tandemEvent struct {
 	_          structs.HostLayout
+	At         uint64
 	Local      [4]uint8
-	LocalPort  uint16
-	Realm      uint16
 	Source     [4]uint8
+	LocalPort  uint16
 	SourcePort uint16
+	Realm      uint16
 	Kind       tandemEventKind
-	Pad        uint8
+	Digit      uint8
+	Ssrc       uint32
+	Len        uint32
 }
 
 type tandemEventKind uint8
@@ -53,6 +83,10 @@ type tandemEventKind uint8
 const (
 	tandemEventKindEVENT_STARTED tandemEventKind = 1
 	tandemEventKindEVENT_REFUSED tandemEventKind = 2
+	tandemEventKindEVENT_LATCHED tandemEventKind = 3
+	tandemEventKindEVENT_DIGIT   tandemEventKind = 4
+	tandemEventKindEVENT_SSRC    tandemEventKind = 5
+	tandemEventKindEVENT_REPORT  tandemEventKind = 6
 )
 
 type tandemExit uint32
@@ -63,21 +97,28 @@ const (
 	tandemExitSTACK_FRAGMENT      tandemExit = 2
 	tandemExitSTACK_NOT_UDP       tandemExit = 3
 	tandemExitSTACK_MALFORMED     tandemExit = 4
-	tandemExitSTACK_NO_REALM      tandemExit = 5
-	tandemExitSTACK_NOT_LOCAL     tandemExit = 6
-	tandemExitSTACK_NOT_MEDIA     tandemExit = 7
-	tandemExitSTACK_EGRESS        tandemExit = 8
-	tandemExitDROP_NO_FLOW        tandemExit = 9
-	tandemExitDROP_SOURCE_REFUSED tandemExit = 10
-	tandemExitDROP_NOT_RTP        tandemExit = 11
-	tandemExitDROP_NOT_RTCP       tandemExit = 12
-	tandemExitDROP_HOLD           tandemExit = 13
-	tandemExitDROP_NO_NEXT_HOP    tandemExit = 14
-	tandemExitDROP_TTL_EXPIRED    tandemExit = 15
-	tandemExitDROP_NO_HEADROOM    tandemExit = 16
-	tandemExitDROP_NO_DEVICE      tandemExit = 17
-	tandemExitFORWARD_FORWARDED   tandemExit = 18
-	tandemExitEXITS               tandemExit = 19
+	tandemExitSTACK_SEGMENTS      tandemExit = 5
+	tandemExitSTACK_NO_REALM      tandemExit = 6
+	tandemExitSTACK_NOT_LOCAL     tandemExit = 7
+	tandemExitSTACK_NOT_MEDIA     tandemExit = 8
+	tandemExitSTACK_EGRESS        tandemExit = 9
+	tandemExitSTACK_TC            tandemExit = 10
+	tandemExitDROP_DENIED         tandemExit = 11
+	tandemExitDROP_SIP_BUDGET     tandemExit = 12
+	tandemExitDROP_UDP_BUDGET     tandemExit = 13
+	tandemExitDROP_NO_FLOW        tandemExit = 14
+	tandemExitDROP_SOURCE_REFUSED tandemExit = 15
+	tandemExitDROP_NOT_RTP        tandemExit = 16
+	tandemExitDROP_NOT_RTCP       tandemExit = 17
+	tandemExitDROP_PAYLOAD_TYPE   tandemExit = 18
+	tandemExitDROP_TOO_LONG       tandemExit = 19
+	tandemExitDROP_HOLD           tandemExit = 20
+	tandemExitDROP_NO_NEXT_HOP    tandemExit = 21
+	tandemExitDROP_TTL_EXPIRED    tandemExit = 22
+	tandemExitDROP_NO_HEADROOM    tandemExit = 23
+	tandemExitDROP_NO_DEVICE      tandemExit = 24
+	tandemExitFORWARD_FORWARDED   tandemExit = 25
+	tandemExitEXITS               tandemExit = 26
 )
 
 type tandemFlow struct {
@@ -88,83 +129,194 @@ type tandemFlow struct {
 	Counters tandemCounters
 }
 
+type tandemHopKey struct {
+	_     structs.HostLayout
+	Addr  [4]uint8
+	Realm uint16
+	Pad   uint16
+}
+
 type tandemIngress struct {
 	_      structs.HostLayout
 	Realms uint32
+	Flags  tandemDeviceFlag
+	Pad    [3]uint8
 }
+
+type tandemLatchState uint32
+
+const (
+	tandemLatchStateLATCH_CLOSED   tandemLatchState = 0
+	tandemLatchStateLATCH_OPEN     tandemLatchState = 1
+	tandemLatchStateLATCH_LEARNING tandemLatchState = 2
+	tandemLatchStateLATCH_LOCKED   tandemLatchState = 3
+)
 
 type tandemNextHop struct {
 	_      structs.HostLayout
 	Active uint32
 	Way    [2]tandemWay
-	Pad    uint32
+	Source [4]uint8
+}
+
+type tandemPolicy struct {
+	_       structs.HostLayout
+	Until   uint64
+	Allowed [8]struct {
+		_    structs.HostLayout
+		Addr [4]uint8
+		Mask [4]uint8
+	}
+	State       tandemLatchState
+	Generation  uint32
+	Learned     [4]uint8
+	LearnedPort uint16
+	Prefixes    uint8
+	Pad         uint8
+	Payload     [128]uint16
 }
 
 type tandemRare struct {
-	_       structs.HostLayout
-	First   uint64
-	Refused uint64
-	Before  uint64
-	Lost    uint64
-	Told    uint32
-	Pad     uint32
+	_              structs.HostLayout
+	First          uint64
+	Refused        uint64
+	OutOfPolicy    uint64
+	Before         uint64
+	Lost           uint64
+	Reported       uint64
+	Base           uint32
+	BadSeq         uint32
+	Reordered      uint32
+	Duplicated     uint32
+	SsrcChanges    uint32
+	Digits         uint32
+	DigitSsrc      uint32
+	DigitTimestamp uint32
+	Digit          uint8
+	Pad            [7]uint8
+}
+
+type tandemReading struct {
+	_    structs.HostLayout
+	Now  uint64
+	Left uint64
 }
 
 type tandemRealm struct {
 	_         structs.HostLayout
 	Addr      [4]uint8
 	Number    uint16
-	Device    uint16
+	SipPort   uint16
 	FirstPort uint16
 	LastPort  uint16
 	Flows     uint32
 }
 
+type tandemReport struct {
+	_      structs.HostLayout
+	Event  tandemEvent
+	Packet [512]uint8
+}
+
 type tandemRule struct {
 	_          structs.HostLayout
 	Remote     [4]uint8
-	Source     [4]uint8
 	Dest       [4]uint8
+	Tick       uint32
 	RemotePort uint16
 	SourcePort uint16
 	DestPort   uint16
 	NextHop    uint16
-	Tick       uint32
 	Addresses  uint16
 	Tos        uint8
 	Flags      tandemRuleFlag
+	Egress     tandemEgress
+	PayloadIn  uint8
+	PayloadOut uint8
+	Treatment  tandemTreatment
 }
 
 type tandemRuleFlag uint8
 
 const (
-	tandemRuleFlagRULE_SEND tandemRuleFlag = 1
-	tandemRuleFlagRULE_RTCP tandemRuleFlag = 2
-	tandemRuleFlagRULE_HOLD tandemRuleFlag = 4
+	tandemRuleFlagRULE_RTCP  tandemRuleFlag = 1
+	tandemRuleFlagRULE_HOLD  tandemRuleFlag = 2
+	tandemRuleFlagRULE_MUX   tandemRuleFlag = 4
+	tandemRuleFlagRULE_LATCH tandemRuleFlag = 8
+	tandemRuleFlagRULE_ANY   tandemRuleFlag = 16
+)
+
+type tandemSource struct {
+	_     structs.HostLayout
+	Addr  [4]uint8
+	Realm uint16
+	Pad   uint16
+}
+
+type tandemStranger struct {
+	_    structs.HostLayout
+	Last uint64
+	Sip  uint64
+	Udp  uint64
+}
+
+type tandemTally struct {
+	_          structs.HostLayout
+	Packets    [26]uint64
+	EventsLost uint64
+}
+
+type tandemTreatment uint8
+
+const (
+	tandemTreatmentAS_IS           tandemTreatment = 0
+	tandemTreatmentALAW_TO_ULAW    tandemTreatment = 1
+	tandemTreatmentULAW_TO_ALAW    tandemTreatment = 2
+	tandemTreatmentTELEPHONE_EVENT tandemTreatment = 3
 )
 
 type tandemWay struct {
 	_      structs.HostLayout
 	L2     [22]uint8
 	Len    uint8
-	Pad    uint8
-	Device uint16
-	Pad2   uint16
+	Kind   tandemWayKind
+	Device uint32
 }
+
+type tandemWayKind uint8
+
+const (
+	tandemWayKindWAY_NONE      tandemWayKind = 0
+	tandemWayKindWAY_LINK      tandemWayKind = 1
+	tandemWayKindWAY_BARE      tandemWayKind = 2
+	tandemWayKindWAY_NEIGHBOUR tandemWayKind = 3
+)
 
 // Names of all BPF objects in the ELF.
 //
 // Used for safe lookups in a Collection or CollectionSpec.
 const (
-	tandemMapDevices    = "devices"
-	tandemMapEvents     = "events"
-	tandemMapExits      = "exits"
-	tandemMapFlows      = "flows"
-	tandemMapIngress    = "ingress"
-	tandemMapNextHops   = "next_hops"
-	tandemMapRares      = "rares"
-	tandemMapRealms     = "realms"
-	tandemProgTandemXdp = "tandem_xdp"
+	tandemMapDeny         = "deny"
+	tandemMapDevices      = "devices"
+	tandemMapDoubleTagged = "double_tagged"
+	tandemMapEvents       = "events"
+	tandemMapExits        = "exits"
+	tandemMapFlows        = "flows"
+	tandemMapHopKeys      = "hop_keys"
+	tandemMapIngress      = "ingress"
+	tandemMapNextHops     = "next_hops"
+	tandemMapPeers        = "peers"
+	tandemMapPolicies     = "policies"
+	tandemMapRares        = "rares"
+	tandemMapReadings     = "readings"
+	tandemMapRealms       = "realms"
+	tandemMapStrangers    = "strangers"
+	tandemProgTandemBurst = "tandem_burst"
+	tandemProgTandemTc    = "tandem_tc"
+	tandemProgTandemXdp   = "tandem_xdp"
+	tandemVarExitsKnown   = "exits_known"
+	tandemVarSipInterval  = "sip_interval"
+	tandemVarUdpInterval  = "udp_interval"
 )
 
 // loadTandem returns the embedded CollectionSpec for tandem.
@@ -209,27 +361,39 @@ type tandemSpecs struct {
 //
 // It can be passed ebpf.CollectionSpec.Assign.
 type tandemProgramSpecs struct {
-	TandemXdp *ebpf.ProgramSpec `ebpf:"tandem_xdp"`
+	TandemBurst *ebpf.ProgramSpec `ebpf:"tandem_burst"`
+	TandemTc    *ebpf.ProgramSpec `ebpf:"tandem_tc"`
+	TandemXdp   *ebpf.ProgramSpec `ebpf:"tandem_xdp"`
 }
 
 // tandemMapSpecs contains maps before they are loaded into the kernel.
 //
 // It can be passed ebpf.CollectionSpec.Assign.
 type tandemMapSpecs struct {
-	Devices  *ebpf.MapSpec `ebpf:"devices"`
-	Events   *ebpf.MapSpec `ebpf:"events"`
-	Exits    *ebpf.MapSpec `ebpf:"exits"`
-	Flows    *ebpf.MapSpec `ebpf:"flows"`
-	Ingress  *ebpf.MapSpec `ebpf:"ingress"`
-	NextHops *ebpf.MapSpec `ebpf:"next_hops"`
-	Rares    *ebpf.MapSpec `ebpf:"rares"`
-	Realms   *ebpf.MapSpec `ebpf:"realms"`
+	Deny         *ebpf.MapSpec `ebpf:"deny"`
+	Devices      *ebpf.MapSpec `ebpf:"devices"`
+	DoubleTagged *ebpf.MapSpec `ebpf:"double_tagged"`
+	Events       *ebpf.MapSpec `ebpf:"events"`
+	Exits        *ebpf.MapSpec `ebpf:"exits"`
+	Flows        *ebpf.MapSpec `ebpf:"flows"`
+	HopKeys      *ebpf.MapSpec `ebpf:"hop_keys"`
+	Ingress      *ebpf.MapSpec `ebpf:"ingress"`
+	NextHops     *ebpf.MapSpec `ebpf:"next_hops"`
+	Peers        *ebpf.MapSpec `ebpf:"peers"`
+	Policies     *ebpf.MapSpec `ebpf:"policies"`
+	Rares        *ebpf.MapSpec `ebpf:"rares"`
+	Readings     *ebpf.MapSpec `ebpf:"readings"`
+	Realms       *ebpf.MapSpec `ebpf:"realms"`
+	Strangers    *ebpf.MapSpec `ebpf:"strangers"`
 }
 
 // tandemVariableSpecs contains global variables before they are loaded into the kernel.
 //
 // It can be passed ebpf.CollectionSpec.Assign.
 type tandemVariableSpecs struct {
+	ExitsKnown  *ebpf.VariableSpec `ebpf:"exits_known"`
+	SipInterval *ebpf.VariableSpec `ebpf:"sip_interval"`
+	UdpInterval *ebpf.VariableSpec `ebpf:"udp_interval"`
 }
 
 // tandemObjects contains all objects after they have been loaded into the kernel.
@@ -252,26 +416,40 @@ func (o *tandemObjects) Close() error {
 //
 // It can be passed to loadTandemObjects or ebpf.CollectionSpec.LoadAndAssign.
 type tandemMaps struct {
-	Devices  *ebpf.Map `ebpf:"devices"`
-	Events   *ebpf.Map `ebpf:"events"`
-	Exits    *ebpf.Map `ebpf:"exits"`
-	Flows    *ebpf.Map `ebpf:"flows"`
-	Ingress  *ebpf.Map `ebpf:"ingress"`
-	NextHops *ebpf.Map `ebpf:"next_hops"`
-	Rares    *ebpf.Map `ebpf:"rares"`
-	Realms   *ebpf.Map `ebpf:"realms"`
+	Deny         *ebpf.Map `ebpf:"deny"`
+	Devices      *ebpf.Map `ebpf:"devices"`
+	DoubleTagged *ebpf.Map `ebpf:"double_tagged"`
+	Events       *ebpf.Map `ebpf:"events"`
+	Exits        *ebpf.Map `ebpf:"exits"`
+	Flows        *ebpf.Map `ebpf:"flows"`
+	HopKeys      *ebpf.Map `ebpf:"hop_keys"`
+	Ingress      *ebpf.Map `ebpf:"ingress"`
+	NextHops     *ebpf.Map `ebpf:"next_hops"`
+	Peers        *ebpf.Map `ebpf:"peers"`
+	Policies     *ebpf.Map `ebpf:"policies"`
+	Rares        *ebpf.Map `ebpf:"rares"`
+	Readings     *ebpf.Map `ebpf:"readings"`
+	Realms       *ebpf.Map `ebpf:"realms"`
+	Strangers    *ebpf.Map `ebpf:"strangers"`
 }
 
 func (m *tandemMaps) Close() error {
 	return _TandemClose(
+		m.Deny,
 		m.Devices,
+		m.DoubleTagged,
 		m.Events,
 		m.Exits,
 		m.Flows,
+		m.HopKeys,
 		m.Ingress,
 		m.NextHops,
+		m.Peers,
+		m.Policies,
 		m.Rares,
+		m.Readings,
 		m.Realms,
+		m.Strangers,
 	)
 }
 
@@ -279,17 +457,24 @@ func (m *tandemMaps) Close() error {
 //
 // It can be passed to loadTandemObjects or ebpf.CollectionSpec.LoadAndAssign.
 type tandemVariables struct {
+	ExitsKnown  *ebpf.Variable `ebpf:"exits_known"`
+	SipInterval *ebpf.Variable `ebpf:"sip_interval"`
+	UdpInterval *ebpf.Variable `ebpf:"udp_interval"`
 }
 
 // tandemPrograms contains all programs after they have been loaded into the kernel.
 //
 // It can be passed to loadTandemObjects or ebpf.CollectionSpec.LoadAndAssign.
 type tandemPrograms struct {
-	TandemXdp *ebpf.Program `ebpf:"tandem_xdp"`
+	TandemBurst *ebpf.Program `ebpf:"tandem_burst"`
+	TandemTc    *ebpf.Program `ebpf:"tandem_tc"`
+	TandemXdp   *ebpf.Program `ebpf:"tandem_xdp"`
 }
 
 func (p *tandemPrograms) Close() error {
 	return _TandemClose(
+		p.TandemBurst,
+		p.TandemTc,
 		p.TandemXdp,
 	)
 }

@@ -5,6 +5,7 @@
 
 #include <linux/bpf.h>
 #include <bpf/bpf_endian.h>
+#include <bpf/bpf_helpers.h>
 #include "abi.h"
 
 /* A gate returns an exit, or this: not decided yet. */
@@ -21,11 +22,15 @@
 #define ETHERTYPE_IPV4 bpf_htons(0x0800)
 #define ETHERTYPE_VLAN bpf_htons(0x8100)
 #define ETHERTYPE_QINQ bpf_htons(0x88a8)
+#define MAX_L2	       31 /* of l2_len, as a mask for the verifier */
 #define VLAN_ID_MASK   0x0fff
+#define MAX_VLAN_TAGS  2
 #define IPPROTO_UDP    17
 #define IP_FRAGMENT    bpf_htons(0x3fff) /* more fragments, or an offset */
 #define TOS_DSCP       0x00fc		 /* in the word version_tos */
-#define TTL_ONE	       0x0100		 /* in the word ttl_protocol */
+#define TC_ACT_UNSPEC  -1		 /* linux/pkt_cls.h */
+#define TC_ACT_SHOT    2
+#define TTL_ONE	       0x0100 /* in the word ttl_protocol */
 
 struct ethernet {
 	__u8 dest[6];
@@ -65,30 +70,51 @@ struct rtp {
 	__be32 ssrc;
 };
 
-/* A packet on its way through the gates: what each found is there for those behind it. */
+/*
+ * A packet on its way through the gates: what each found is there for those behind it. One of xdp and
+ * skb is null, and known to be so when the program is compiled: both programs are made of these gates,
+ * and each keeps its own half of what differs.
+ */
 struct packet {
-	struct xdp_md *ctx;
+	struct xdp_md *xdp;
+	struct __sk_buff *skb;
 	void *data;
 	void *end;
+	/* find_device */
+	__u32 device;
+	struct ingress *in;
 	/* parse */
 	__u32 vlan;  /* id; 0 is untagged */
 	__u32 inner; /* of two tags */
+	__u32 tags;
 	__u32 l2_len;
 	struct ipv4 *ip;
 	struct udp *udp;
+	int stack; /* the exit if it is not for us to send, or CARRY_ON */
 	__u32 payload_len;
 	/* find_realm, find_flow */
 	struct realm *realm;
-	__u32 at; /* index in flows and rares */
+	__u32 at; /* index in flows, rares and policies */
 	struct rule *rule;
 	struct counters *counters;
-	/* check_rtp; the last three are RTP's */
+	/* of the port that the packet came to; demultiplex may send it by another's rule */
+	__u32 door_at;
+	struct rule *door;
+	/* look_at_rtp */
+	int implausible; /* the exit for it, or CARRY_ON */
 	int is_rtcp;
-	__u16 sequence;
-	__u32 timestamp;
-	__u32 ssrc;
-	/* find_next_hop */
+	struct rtp *rtp; /* null if it is RTCP */
+	__u8 payload_out;
+	__u8 treatment;
+	/* find_next_hop; null while on hold */
+	struct next_hop *hop;
 	struct way *way;
+	/* may_leave: see rule.addresses */
+	__u16 addresses;
+	/* ns, from the first gate on that needed it */
+	__u64 now;
+	/* treat: what it adds to the checksum */
+	__u32 payload_sum;
 	/* send */
 	int action;
 };

@@ -3,13 +3,35 @@
 #ifndef TANDEM_PARSE_H
 #define TANDEM_PARSE_H
 
+#include "maps.h"
 #include "packet.h"
 
-#define MAX_VLAN_TAGS 2
+#define MAX_LINEAR 2048 /* bytes: longer packets are no media */
+
+/* Which device, and how its packets begin. */
+static __always_inline int find_device(struct packet *p)
+{
+	__u32 device = p->xdp ? p->xdp->ingress_ifindex : p->skb->ifindex;
+
+	p->device = device;
+	p->in = bpf_map_lookup_elem(&ingress, &device);
+	if (!p->in || !p->in->realms)
+		return STACK_NO_REALM;
+	return CARRY_ON;
+}
 
 static __always_inline int is_vlan(__be16 type)
 {
 	return type == ETHERTYPE_VLAN || type == ETHERTYPE_QINQ;
+}
+
+static __always_inline void take_tag(struct packet *p, __u16 tci)
+{
+	if (p->tags == 0)
+		p->vlan = tci & VLAN_ID_MASK;
+	else
+		p->inner = tci & VLAN_ID_MASK;
+	p->tags++;
 }
 
 /* Reads Ethernet and its tags, and gives the type of what follows at *next. */
@@ -23,24 +45,42 @@ static __always_inline int parse_link(struct packet *p, void **next, __be16 *typ
 	*type = eth->type;
 	p->l2_len = sizeof(*eth);
 
+	/* Before TC sees a packet, the kernel has taken its first tag out of the frame. */
+	if (p->skb && p->skb->vlan_present)
+		take_tag(p, p->skb->vlan_tci);
+
 #pragma unroll
 	for (int tag = 0; tag < MAX_VLAN_TAGS; tag++) {
 		struct vlan_tag *vlan = *next;
-		__u16 id;
 
-		if (!is_vlan(*type))
+		if (!is_vlan(*type) || p->tags == MAX_VLAN_TAGS)
 			break;
 		if ((void *)(vlan + 1) > p->end)
 			return STACK_MALFORMED;
-		id = bpf_ntohs(vlan->tci) & VLAN_ID_MASK;
-		if (tag == 0)
-			p->vlan = id;
-		else
-			p->inner = id;
+		take_tag(p, bpf_ntohs(vlan->tci));
 		*type = vlan->type;
 		*next = vlan + 1;
 		p->l2_len += sizeof(*vlan);
 	}
+	return CARRY_ON;
+}
+
+/* A packet that TC gets may be in pieces; media is short enough to be put together. */
+static __always_inline void make_linear(struct packet *p)
+{
+	__u32 len = p->skb->len;
+
+	if (p->data + len <= p->end || len > MAX_LINEAR)
+		return;
+	bpf_skb_pull_data(p->skb, len); /* if that fails the packet is shorter than its lengths say */
+	p->data = (void *)(long)p->skb->data;
+	p->end = (void *)(long)p->skb->data_end;
+}
+
+/* The guard has a say in it, so it is not decided yet. */
+static __always_inline int leave_to_stack(struct packet *p, enum exit exit)
+{
+	p->stack = exit;
 	return CARRY_ON;
 }
 
@@ -52,11 +92,21 @@ static __always_inline int parse(struct packet *p)
 {
 	struct ipv4 *ip;
 	struct udp *udp;
-	void *next;
-	__be16 type;
+	void *next = p->data;
+	__be16 type = ETHERTYPE_IPV4;
 	__u32 version, total, length;
 
-	GATE(parse_link(p, &next, &type));
+	if (p->skb) {
+		/* Several packets in one, which has neither a length nor a sequence number of its own. */
+		if (p->skb->gso_size)
+			return STACK_SEGMENTS;
+		make_linear(p);
+		next = p->data;
+	}
+	if (p->skb && p->in->flags & DEVICE_BARE)
+		type = p->skb->protocol;
+	else
+		GATE(parse_link(p, &next, &type));
 	if (type != ETHERTYPE_IPV4)
 		return STACK_NOT_IPV4;
 
@@ -65,22 +115,25 @@ static __always_inline int parse(struct packet *p)
 	if ((void *)(ip + 1) > p->end)
 		return STACK_MALFORMED;
 	version = bpf_ntohs(ip->version_tos) >> 8;
-	if (version != 0x45)
-		return version >> 4 == 4 ? STACK_IP_OPTIONS : STACK_MALFORMED;
-	if ((bpf_ntohs(ip->ttl_protocol) & 0xff) != IPPROTO_UDP)
-		return STACK_NOT_UDP;
-	if (ip->fragment & IP_FRAGMENT)
-		return STACK_FRAGMENT;
-	if ((void *)(udp + 1) > p->end)
+	if (version >> 4 != 4)
 		return STACK_MALFORMED;
+	p->ip = ip;
+	if (version != 0x45)
+		return leave_to_stack(p, STACK_IP_OPTIONS);
+	if ((bpf_ntohs(ip->ttl_protocol) & 0xff) != IPPROTO_UDP)
+		return leave_to_stack(p, STACK_NOT_UDP);
+	if (ip->fragment & IP_FRAGMENT)
+		return leave_to_stack(p, STACK_FRAGMENT);
+	if ((void *)(udp + 1) > p->end)
+		return leave_to_stack(p, STACK_MALFORMED);
 
 	/* Both lengths must agree with what is there, else the checksums would cover something else. */
 	total = bpf_ntohs(ip->total_length);
 	length = bpf_ntohs(udp->length);
 	if (length < sizeof(*udp) || length + sizeof(*ip) > total || (void *)ip + total > p->end)
-		return STACK_MALFORMED;
+		return leave_to_stack(p, STACK_MALFORMED);
 
-	p->ip = ip;
+	p->stack = CARRY_ON;
 	p->udp = udp;
 	p->payload_len = length - sizeof(*udp);
 	return CARRY_ON;

@@ -1,0 +1,29 @@
+/* SPDX-License-Identifier: Apache-2.0 OR GPL-2.0-only */
+/* The gate that says in which realm a packet has come. */
+#ifndef TANDEM_REALM_H
+#define TANDEM_REALM_H
+
+#include "parse.h"
+
+/* Devices are told apart by interface and tags, so that equal addresses in two VLANs do not meet. */
+static __always_inline int find_realm(struct packet *p)
+{
+	__u32 at = p->in->realms - 1 + p->vlan;
+	struct realm *realm;
+
+	if (p->tags == MAX_VLAN_TAGS) {
+		struct double_tag key = {.device = p->device, .outer = p->vlan, .inner = p->inner};
+		__u32 *found = bpf_map_lookup_elem(&double_tagged, &key);
+
+		if (!found)
+			return STACK_NO_REALM;
+		at = *found;
+	}
+	realm = bpf_map_lookup_elem(&realms, &at);
+	if (!realm || !realm->number)
+		return STACK_NO_REALM;
+	p->realm = realm;
+	return CARRY_ON;
+}
+
+#endif

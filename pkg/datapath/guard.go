@@ -1,0 +1,77 @@
+package datapath
+
+import (
+	"fmt"
+	"net/netip"
+	"time"
+
+	"github.com/cilium/ebpf"
+)
+
+// Guard is what strangers may send (A3): sources that are no realm's Peers.
+type Guard struct {
+	// Deny lists IPv4 prefixes whose packets are dropped in every realm, media of a flow
+	// that names such a source excepted.
+	Deny []netip.Prefix
+	// SIPPerSecond and UDPPerSecond are what one source address may send to the SIP port,
+	// and to other ports that are not media ports; 0 is no limit. A second's worth may come
+	// at once.
+	SIPPerSecond, UDPPerSecond uint32
+}
+
+// interval is the time between two packets at a rate, in ns; 0 for no limit.
+func interval(perSecond uint32) uint64 {
+	if perSecond == 0 {
+		return 0
+	}
+	return uint64(time.Second) / uint64(perSecond)
+}
+
+// writeGuard brings the lists of peers and of denied sources in step with the
+// configuration. What is new is added before what is gone is taken out.
+func writeGuard(objs *tandemObjects, guard Guard, realms []Realm) error {
+	peers := map[tandemSource]bool{}
+	for _, r := range realms {
+		for _, peer := range r.Peers {
+			peers[tandemSource{Addr: addr4(peer), Realm: r.Number}] = true
+		}
+	}
+	if err := align(objs.Peers, peers); err != nil {
+		return fmt.Errorf("known peers: %w", err)
+	}
+	denied := map[tandemDenied]bool{}
+	for _, prefix := range guard.Deny {
+		denied[tandemDenied{Bits: uint32(prefix.Bits()), Addr: addr4(prefix.Masked().Addr())}] = true
+	}
+	if err := align(objs.Deny, denied); err != nil {
+		return fmt.Errorf("denied sources: %w", err)
+	}
+	return nil
+}
+
+// align makes the keys of a map those that are wanted.
+func align[K comparable](m *ebpf.Map, want map[K]bool) error {
+	for key := range want {
+		if err := m.Put(key, uint8(1)); err != nil {
+			return fmt.Errorf("add %v: %w", key, err)
+		}
+	}
+	var key K
+	var value uint8
+	var gone []K
+	entries := m.Iterate()
+	for entries.Next(&key, &value) {
+		if !want[key] {
+			gone = append(gone, key)
+		}
+	}
+	if err := entries.Err(); err != nil {
+		return fmt.Errorf("list: %w", err)
+	}
+	for _, key := range gone {
+		if err := m.Delete(key); err != nil {
+			return fmt.Errorf("remove %v: %w", key, err)
+		}
+	}
+	return nil
+}

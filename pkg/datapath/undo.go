@@ -1,0 +1,122 @@
+package datapath
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+
+	"github.com/cilium/ebpf"
+)
+
+// maxDevices bounds the devices whose settings are remembered.
+const maxDevices = 4096
+
+// What undo remembers of a device.
+const (
+	undoVLANOffload = 1 << iota // VLAN receive offload was on
+	undoQdisc                   // the clsact qdisc is ours
+	undoFilter                  // so is a filter there
+)
+
+// undo remembers what was done to devices and does not end with the programs. It is
+// written before the deed, so that a crash forgets nothing.
+type undo struct {
+	done   map[int]uint32
+	pinned *ebpf.Map // ifindex -> done; nil if nothing is pinned
+}
+
+// pinnedUndo is what is remembered at path.
+func pinnedUndo(path string) (*undo, error) {
+	u := &undo{done: map[int]uint32{}}
+	var err error
+	u.pinned, err = ebpf.LoadPinnedMap(path, nil)
+	if errors.Is(err, fs.ErrNotExist) {
+		u.pinned, err = ebpf.NewMap(&ebpf.MapSpec{
+			Name: mapUndo, Type: ebpf.Hash, KeySize: 4, ValueSize: 4, MaxEntries: maxDevices,
+		})
+		if err == nil {
+			err = u.pinned.Pin(path)
+		}
+	}
+	if err != nil {
+		return nil, errors.Join(fmt.Errorf("pins: %s: %w", path, err), u.close())
+	}
+	var ifindex, done uint32
+	entries := u.pinned.Iterate()
+	for entries.Next(&ifindex, &done) {
+		u.done[int(ifindex)] = done
+	}
+	if err := entries.Err(); err != nil {
+		return nil, errors.Join(fmt.Errorf("pins: %s: %w", path, err), u.close())
+	}
+	return u, nil
+}
+
+func (u *undo) devices() []int {
+	var list []int
+	for ifindex := range u.done {
+		list = append(list, ifindex)
+	}
+	return list
+}
+
+func (u *undo) has(ifindex int, what uint32) bool { return u.done[ifindex]&what != 0 }
+
+// remember that something is about to be done to a device.
+func (u *undo) remember(ifindex int, what uint32) error {
+	u.done[ifindex] |= what
+	if u.pinned == nil {
+		return nil
+	}
+	if err := u.pinned.Put(uint32(ifindex), u.done[ifindex]); err != nil {
+		return fmt.Errorf("remember the settings of device %d: %w", ifindex, err)
+	}
+	return nil
+}
+
+// device puts a device back as it was. One that is gone is no error.
+func (u *undo) device(s *space, ifindex int) error {
+	var errs []error
+	if u.has(ifindex, undoFilter) {
+		errs = append(errs, s.removeFilter(ifindex))
+	}
+	if u.has(ifindex, undoQdisc) {
+		errs = append(errs, s.removeQdisc(ifindex))
+	}
+	if u.has(ifindex, undoVLANOffload) {
+		errs = append(errs, s.setVLANReceiveOffload(ifindex))
+	}
+	if err := errors.Join(errs...); err != nil {
+		return err
+	}
+	delete(u.done, ifindex)
+	if u.pinned == nil {
+		return nil
+	}
+	if err := u.pinned.Delete(uint32(ifindex)); err != nil && !errors.Is(err, ebpf.ErrKeyNotExist) {
+		return fmt.Errorf("forget the settings of device %d: %w", ifindex, err)
+	}
+	return nil
+}
+
+func (u *undo) all(s *space) error {
+	var errs []error
+	for _, ifindex := range u.devices() {
+		errs = append(errs, u.device(s, ifindex))
+	}
+	return errors.Join(errs...)
+}
+
+func (u *undo) unpin() error {
+	if u.pinned == nil {
+		return nil
+	}
+	return u.pinned.Unpin()
+}
+
+func (u *undo) close() error {
+	if u == nil || u.pinned == nil {
+		return nil
+	}
+	return u.pinned.Close()
+}
