@@ -2,6 +2,7 @@
 # Installs what a target needs and the machine lacks; says what, asks for nothing.
 # Usage: tests/deps.sh GROUP...   groups: lab (demo, end-to-end tests, bench), test, generate
 set -euo pipefail
+PATH=$PATH:/usr/sbin:/sbin # where Debian has nft and ethtool, and users do not look
 
 missing=()
 # need COMMAND PACKAGE: the package is wanted when the command is not there.
@@ -14,6 +15,8 @@ for group in "$@"; do
 	lab)
 		need sipp sip-tester
 		need ip iproute2
+		# The yardstick of the bench.
+		need nft nftables
 		;;
 	test)
 		need ethtool ethtool

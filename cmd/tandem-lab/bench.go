@@ -37,6 +37,27 @@ const (
 	benchEndGrace = 15 * time.Second
 )
 
+// benchPart is the value of --part.
+type benchPart string
+
+const (
+	partAll        benchPart = "all"
+	partMedia      benchPart = "media"
+	partSignalling benchPart = "signalling"
+)
+
+func (p *benchPart) String() string { return string(*p) }
+func (p *benchPart) Type() string   { return "part" }
+
+func (p *benchPart) Set(value string) error {
+	switch benchPart(value) {
+	case partAll, partMedia, partSignalling:
+		*p = benchPart(value)
+		return nil
+	}
+	return fmt.Errorf("want %s, %s or %s", partMedia, partSignalling, partAll)
+}
+
 // figure is one line of out/bench.json.
 type figure struct {
 	Name  string  `json:"name"`
@@ -47,20 +68,23 @@ type figure struct {
 func benchCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "bench",
-		Short: "Measure what a call costs: CPU, set-up time, calls per second",
+		Short: "Measure what packets and calls cost: packets and calls per second, CPU, latency",
 		Args:  cobra.NoArgs,
 	}
 	daemon, engine := daemonFlag(cmd), engineFlag(cmd)
 	out := cmd.Flags().String("out", "out/bench.json", "where the figures are written")
+	part := partAll
+	cmd.Flags().Var(&part, "part", "what is measured: media, signalling or all")
 	goBench := cmd.Flags().String("go-bench", "", "output of `go test -bench` whose metrics are added")
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
 		ctx, cancel := context.WithTimeout(cmd.Context(), benchTimeout)
 		defer cancel()
-		b := &bench{daemon: *daemon, engine: string(*engine), out: cmd.OutOrStdout()}
-		if err := b.run(ctx, *goBench); err != nil {
+		b := &bench{daemon: *daemon, engine: string(*engine), part: part, out: cmd.OutOrStdout()}
+		err := b.run(ctx, *goBench)
+		if len(b.figures) == 0 {
 			return err
 		}
-		return b.write(*out)
+		return errors.Join(err, b.write(*out)) // what was measured before an error is not lost
 	}
 	return cmd
 }
@@ -68,12 +92,18 @@ func benchCommand() *cobra.Command {
 // bench collects figures.
 type bench struct {
 	daemon, engine string
+	part           benchPart
 	out            io.Writer
 	figures        []figure
 }
 
-func (b *bench) add(name string, value float64, unit string) {
+// record adds a figure; add shows it as well.
+func (b *bench) record(name string, value float64, unit string) {
 	b.figures = append(b.figures, figure{name, value, unit})
+}
+
+func (b *bench) add(name string, value float64, unit string) {
+	b.record(name, value, unit)
 	fmt.Fprintf(b.out, "  %-28s %10.3f %s\n", name, value, unit)
 }
 
@@ -88,6 +118,14 @@ func (b *bench) run(ctx context.Context, goBench string) error {
 		}
 	}
 	b.add("yardstick_sha256_ns_per_kb", sha256Yardstick(), "ns")
+	if b.part != partSignalling {
+		if err := b.media(ctx); err != nil {
+			return fmt.Errorf("media: %w", err)
+		}
+	}
+	if b.part == partMedia {
+		return nil
+	}
 	if err := b.floor(ctx); err != nil {
 		return fmt.Errorf("peers without a gateway: %w", err)
 	}

@@ -22,7 +22,7 @@ var changing = map[string]bool{
 
 // newAbout says what a generation of maps for these realms is for.
 func newAbout(realms []Realm, places map[uint16]place, s *space) about {
-	what := about{ABI: abi, Netns: s.cookie}
+	what := about{ABI: ABI, Netns: s.cookie}
 	for _, r := range realms {
 		r.Addr = r.Addr.Unmap()
 		r.Peers = nil // these may change at any time
@@ -63,6 +63,9 @@ func (e *Engine) choose(spec *ebpf.CollectionSpec) error {
 		if err := fresh.maps.close(); err != nil {
 			return err
 		}
+		if e.pins.uniform() {
+			return nil
+		}
 	} else {
 		e.log.Info("the kernel engine copies the flows it has found", "pins", live.dir, "because", difference)
 		if err := e.pins.begin(fresh, e.step); err != nil {
@@ -70,10 +73,10 @@ func (e *Engine) choose(spec *ebpf.CollectionSpec) error {
 		}
 	}
 	e.migration = newMigration(e.pins, e.target, spec)
-	if e.target == live {
-		return nil
-	}
-	if err := e.migration.hops(live); err != nil {
+	if err := e.migration.begin(live); err != nil {
+		e.log.Error("FLOWS END: what is pinned cannot be carried over", "pins", live.dir, "reason", err)
+		err := e.migration.close()
+		e.migration = nil
 		return err
 	}
 	return nil
@@ -119,16 +122,20 @@ func (g *generation) differs(spec *ebpf.CollectionSpec, fresh *generation) (stri
 
 // sameContents compares two maps of one type and size.
 func sameContents(a, b *ebpf.Map) (bool, error) {
+	if a.Type() == ebpf.Array || a.Type() == ebpf.DevMap {
+		for i := range a.MaxEntries() {
+			if same, err := sameEntry(a, b, i); !same || err != nil {
+				return false, err
+			}
+		}
+		return true, nil
+	}
 	entries := 0
 	var key, value []byte
 	in := a.Iterate()
 	for in.Next(&key, &value) {
-		other, err := b.LookupBytes(key)
-		if err != nil {
+		if same, err := sameEntry(a, b, key); !same || err != nil {
 			return false, err
-		}
-		if !bytes.Equal(value, other) { // nil if there is none
-			return false, nil
 		}
 		entries++
 	}
@@ -140,6 +147,15 @@ func sameContents(a, b *ebpf.Map) (bool, error) {
 		entries--
 	}
 	return entries == 0, in.Err()
+}
+
+func sameEntry(a, b *ebpf.Map, key any) (bool, error) {
+	one, err := a.LookupBytes(key) // nil if there is none
+	if err != nil {
+		return false, err
+	}
+	other, err := b.LookupBytes(key)
+	return bytes.Equal(one, other), err
 }
 
 // complete ends a start: what was counted in old maps meanwhile is added, what is no longer in
@@ -216,8 +232,11 @@ func (e *Engine) verify() error {
 			return fmt.Errorf("%s: %s: program %d is attached instead of ours, %d", h.Device, h.Hook, id, ours)
 		}
 		source := e.spec.Programs[tandemProgTandemTc]
-		if h.Hook == hookXDP {
+		switch h.Hook {
+		case hookXDP:
 			source = e.spec.Programs[tandemProgTandemXdp]
+		case hookPoll:
+			source = e.spec.Programs[tandemProgTandemBurst]
 		}
 		if err := e.verifyMaps(id, source); err != nil {
 			return fmt.Errorf("%s: %s: %w", h.Device, h.Hook, err)
@@ -257,18 +276,15 @@ func (e *Engine) verifyMaps(id ebpf.ProgramID, source *ebpf.ProgramSpec) error {
 }
 
 // adopt makes the flows known that were found.
-func (e *Engine) adopt() error {
+func (e *Engine) adopt() {
 	if e.pins == nil {
-		return nil
+		return
 	}
-	if err := e.adoptFlows(); err != nil {
-		return err
-	}
+	e.adoptFlows()
 	e.adopted = slices.SortedFunc(maps.Keys(e.flows), func(a, b call.FlowKey) int {
 		return cmp.Or(cmp.Compare(a.Realm, b.Realm), a.Local.Compare(b.Local))
 	})
 	if len(e.adopted) > 0 {
 		e.log.Info("flows adopted", "flows", len(e.adopted))
 	}
-	return nil
 }

@@ -15,6 +15,7 @@ const (
 	hookXDP    = "xdp"
 	hookTCX    = "tcx"
 	hookClsact = "clsact"
+	hookPoll   = "napi_poll" // of no device: where the kernel has polled one
 )
 
 // Modes of the XDP hook.
@@ -139,6 +140,42 @@ func (e *Engine) attachHook(ifindex int, device, pin string, prog *ebpf.Program,
 	}
 	h.Pinned = e.pins != nil
 	e.log.Info("kernel engine attached", "device", device, "hook", h.Hook, "mode", h.Mode, "pinned", h.Pinned)
+	return nil
+}
+
+// attachPoll has the programs told where bursts end. Devices that they come from are marked last,
+// when that is so; what was attached before stays until then. Without it each packet reads the clock.
+func (e *Engine) attachPoll() error {
+	l, err := link.AttachRawTracepoint(link.RawTracepointOptions{Name: hookPoll, Program: e.objs.TandemBurst})
+	if err != nil {
+		e.log.Warn("no tracepoint "+hookPoll+": every packet reads the clock, which costs some 30 ns", "error", err)
+		return nil
+	}
+	h := &hook{Attachment: Attachment{Hook: hookPoll}, attached: pinnedLink{l}, prog: e.objs.TandemBurst}
+	e.hooks = append(e.hooks, h)
+	id, err := h.program()
+	if err != nil {
+		return fmt.Errorf("%s: %w", hookPoll, err)
+	}
+	// The name is a new one, since such a link takes no other program.
+	if err := e.pins.keep(h.attached, fmt.Sprint(pinPoll, id)); err != nil {
+		return err
+	}
+	e.step("attach " + hookPoll)
+	for _, h := range e.hooks {
+		if h.Mode != modeNative {
+			continue
+		}
+		polled, err := e.space.isPolled(h.Ifindex)
+		if err != nil {
+			return err
+		}
+		if polled {
+			if err := e.tell(h.Ifindex, tandemDeviceFlagDEVICE_XDP|tandemDeviceFlagDEVICE_BURST); err != nil {
+				return err
+			}
+		}
+	}
 	return nil
 }
 

@@ -27,27 +27,42 @@ const perRun = 250
 // and the packet walks around it. In the order of the walk neighbours are far apart in
 // memory. From perRun flows on, each flow sees one packet a pass, the next of its stream,
 // and the program does all that it does in service. With fewer flows the packet comes by
-// again unchanged, which skips the arithmetic of jitter (not its clock) and counts as a
-// duplicate: those figures flatter.
-func ring(b *bench, n int) []call.Flow {
-	order := rand.New(rand.NewPCG(1, 2)).Perm(n)
-	at := func(i int) (local, remote netip.AddrPort) {
-		slot := order[i%n]
-		return netip.AddrPortFrom(platformAddr, mediaPorts.First+uint16(slot)),
-			netip.AddrPortFrom(carrierAddr, mediaPorts.First+uint16(slot))
-	}
-	flows := make([]call.Flow, n)
+// again unchanged, which counts as a duplicate.
+type walk struct {
+	flows  int
+	metric string
+	// realms that the ring leads through, one after the other: more flows than a realm has
+	// ports need several, and tagged ones show what tags cost.
+	realms []uint16
+	// shape changes flow i of the ring.
+	shape func(i int, f *call.Flow)
+	// payload type of the first packet.
+	payloadType uint8
+}
+
+// tags says how packets arrive in a realm.
+var tags = map[uint16][]uint16{taggedPlatform: {201}, doubleTagged: {300, 201}}
+
+// ring makes the flows, in the order of the walk.
+func (w walk) ring() []call.Flow {
+	order := rand.New(rand.NewPCG(1, 2)).Perm(w.flows)
+	realm := func(slot int) uint16 { return w.realms[slot%len(w.realms)] }
+	port := func(slot int) uint16 { return mediaPorts.First + uint16(slot/len(w.realms)) }
+	flows := make([]call.Flow, w.flows)
 	for i := range flows {
-		local, remote := at(i)
-		nextLocal, nextRemote := at(i + 1)
+		slot, next := order[i], order[(i+1)%w.flows]
 		flows[i] = call.Flow{
-			Key:       call.FlowKey{Realm: platform, Local: local},
-			Remote:    remote,
-			OutRealm:  carrier,
-			Source:    nextRemote,
-			Dest:      nextLocal,
+			Key:       call.FlowKey{Realm: realm(slot), Local: netip.AddrPortFrom(platformAddr, port(slot))},
+			Remote:    netip.AddrPortFrom(platformAddr, port(slot)),
+			OutRealm:  realm(next),
+			Source:    netip.AddrPortFrom(platformAddr, port(next)),
+			Dest:      netip.AddrPortFrom(platformAddr, port(next)),
 			DSCP:      46,
 			ClockRate: 8000,
+			Payloads:  []call.Payload{{In: 8, Out: 8}, {In: 101, Out: 101, Treatment: call.TelephoneEvent}},
+		}
+		if w.shape != nil {
+			w.shape(i, &flows[i])
 		}
 	}
 	return flows
@@ -75,49 +90,64 @@ func pin(b *testing.B) {
 	})
 }
 
-// walk sends packets around the ring and reports ns per packet, as the kernel measures it.
-func walk(b *testing.B, flows int, metric string) {
+// newWalkBench is a bench whose device hands packets over in bursts, as one with native XDP
+// does: 16 packets share a reading of the clock. A program run is one long burst.
+func newWalkBench(b *testing.B, flows int) *bench {
 	eng := newBench(b, flows/flowsPerCall+1)
-	in := tandemIngress{Realms: 1, Flags: tandemDeviceFlagDEVICE_BURST} // as native XDP is
+	in := tandemIngress{Realms: 1, Flags: tandemDeviceFlagDEVICE_BURST}
 	if err := eng.objs.Ingress.Put(uint32(1), in); err != nil {
 		b.Fatal(err)
 	}
-	pin(b)
-	list := ring(eng, flows)
-	// Installed in the order of their ports, so that the walk is a shuffled one.
-	for _, f := range list {
-		eng.install(b, f)
-	}
-	inputs := make([][]byte, 0, flows)
-	for at := 0; at < flows; at += perRun {
-		f := list[at]
-		inputs = append(inputs, frame{src: f.Remote, dst: f.Key.Local, ttl: 255, payload: rtp(1, 160, 1)}.build(b))
-	}
 	go func() {
-		for range eng.Events() { // as the daemon does; a full ring would be tried again by each packet
+		for range eng.Events() { // as the daemon does
 		}
 	}()
+	return eng
+}
+
+// run sends packets around the ring and reports ns per packet, as the kernel measures it.
+func (w walk) run(b *testing.B) {
+	if w.realms == nil {
+		w.realms = []uint16{platform}
+	}
+	if w.payloadType == 0 {
+		w.payloadType = 8
+	}
+	eng := newWalkBench(b, w.flows)
+	pin(b)
+	list := w.ring()
+	eng.install(b, list...)
+	inputs := make([][]byte, 0, w.flows/perRun)
+	headers := make([]int, 0, w.flows/perRun)
+	for at := 0; at < w.flows; at += perRun {
+		f := list[at]
+		payload := rtp(1, 160, 1)
+		payload[1] = w.payloadType
+		vlans := tags[f.Key.Realm]
+		inputs = append(inputs, frame{src: f.Remote, dst: f.Key.Local, vlans: vlans, ttl: 255, payload: payload}.build(b))
+		headers = append(headers, 14+4*len(vlans)+20+8)
+	}
 	var runs []time.Duration
-	run := func(in []byte, n int) time.Duration {
-		ret, d, err := eng.objs.TandemXdp.Benchmark(in, n, nil)
+	once := func(in []byte) time.Duration {
+		ret, d, err := eng.objs.TandemXdp.Benchmark(in, perRun, nil)
 		if err != nil {
 			b.Fatal(err)
 		}
-		if ret != xdpRedirect {
-			b.Fatalf("verdict %d instead of a redirect: %v", ret, eng.exits(b))
+		if ret != xdpTX {
+			b.Fatalf("verdict %d instead of being sent: %v", ret, eng.exits(b))
 		}
 		return d
 	}
 	for _, in := range inputs { // warm up
-		run(in, perRun)
+		once(in)
 	}
 	for pass := uint32(2); b.Loop(); pass++ {
-		for _, in := range inputs {
-			advance(in, pass)
-			runs = append(runs, run(in, perRun))
+		for i, in := range inputs {
+			advance(in[headers[i]:], pass)
+			runs = append(runs, once(in))
 		}
 	}
-	reportMedian(b, runs, metric)
+	reportMedian(b, runs, w.metric)
 }
 
 // reportMedian reports the middle run: on a shared machine others' work shows in the mean.
@@ -127,25 +157,108 @@ func reportMedian(b *testing.B, runs []time.Duration, metric string) {
 	b.ReportMetric(0, "ns/op")
 }
 
-// advance makes an untagged frame the nth packet of its stream. Its UDP checksum does not
-// matter to the program.
-func advance(in []byte, n uint32) {
-	header := in[14+20+8:]
-	binary.BigEndian.PutUint16(header[2:], uint16(n))
-	binary.BigEndian.PutUint32(header[4:], 160*n)
+// advance makes RTP the nth packet of its stream. Its UDP checksum does not matter to the
+// program.
+func advance(rtp []byte, n uint32) {
+	binary.BigEndian.PutUint16(rtp[2:], uint16(n))
+	binary.BigEndian.PutUint32(rtp[4:], 160*n)
 }
 
-func BenchmarkXDPPlain(b *testing.B) { walk(b, 1, "xdp_plain_ns") }
+// swap gives every second flow of a ring the treatment that undoes the other's, so that
+// the packet keeps its length and its sense.
+func swap(one, other call.Payload) func(int, *call.Flow) {
+	return func(i int, f *call.Flow) {
+		f.Payloads = []call.Payload{one}
+		if i%2 == 1 {
+			f.Payloads = []call.Payload{other}
+		}
+	}
+}
 
-// BenchmarkXDPPlain250Flows is the smallest ring whose packets are all new to their flows.
-func BenchmarkXDPPlain250Flows(b *testing.B) { walk(b, perRun, "xdp_plain_250_flows_ns") }
+func BenchmarkXDPPlain1(b *testing.B) { walk{flows: 1, metric: "xdp_plain_1_ns"}.run(b) }
+func BenchmarkXDPPlain1k(b *testing.B) {
+	walk{flows: 1000, metric: "xdp_plain_1k_ns"}.run(b)
+}
 
-func BenchmarkXDPPlain20kFlows(b *testing.B) { walk(b, 20000, "xdp_plain_20k_flows_ns") }
+// BenchmarkXDPPlain100k leads through two realms, since one has no more than 64,512 ports:
+// half of the packets are tagged on their way, and half are untagged.
+func BenchmarkXDPPlain100k(b *testing.B) {
+	walk{flows: 100_000, metric: "xdp_plain_100k_ns", realms: []uint16{platform, taggedPlatform, doubleTagged}}.run(b)
+}
 
-// BenchmarkXDPEmpty is the price of a program that does nothing, for comparison.
+func BenchmarkXDPVLAN(b *testing.B) {
+	walk{flows: 1000, metric: "xdp_vlan_ns", realms: []uint16{taggedPlatform}}.run(b)
+}
+
+// BenchmarkXDPLatch is a flow that has learned its source.
+func BenchmarkXDPLatch(b *testing.B) {
+	walk{flows: 1000, metric: "xdp_latch_ns", shape: func(_ int, f *call.Flow) {
+		f.Latch = call.Latch{Window: time.Hour, Generation: 1, Allowed: []netip.Prefix{netip.MustParsePrefix("192.0.2.0/24")}}
+	}}.run(b)
+}
+
+// BenchmarkXDPPayloadType is the way by the table: a payload type that is not the main one,
+// and is changed.
+func BenchmarkXDPPayloadType(b *testing.B) {
+	walk{flows: 1000, metric: "xdp_pt_ns", payloadType: 96, shape: func(i int, f *call.Flow) {
+		f.Payloads = []call.Payload{{In: 8, Out: 8}, {In: 96, Out: 97}, {In: 97, Out: 96}}
+	}}.run(b)
+}
+
+func BenchmarkXDPALaw(b *testing.B) {
+	walk{flows: 1000, metric: "xdp_alaw_ns", shape: swap(
+		call.Payload{In: 8, Out: 0, Treatment: call.ALawToULaw},
+		call.Payload{In: 0, Out: 8, Treatment: call.ULawToALaw},
+	)}.run(b)
+}
+
+// refused is the price of a packet that is dropped, over and over from one source.
+func refused(b *testing.B, metric, exit string, in frame) {
+	eng := newWalkBench(b, 4)
+	pin(b)
+	raw := in.build(b)
+	var runs []time.Duration
+	for b.Loop() {
+		verdict, d, err := eng.objs.TandemXdp.Benchmark(raw, perRun, nil)
+		if err != nil {
+			b.Fatal(err)
+		}
+		if verdict != xdpDrop {
+			b.Fatalf("verdict %d: %v", verdict, eng.exits(b))
+		}
+		runs = append(runs, d)
+	}
+	if eng.exits(b)[exit] == 0 {
+		b.Fatalf("nothing left by %s: %v", exit, eng.exits(b))
+	}
+	reportMedian(b, runs, metric)
+}
+
+func BenchmarkXDPMiss(b *testing.B) {
+	refused(b, "xdp_miss_ns", "drop no-flow", frame{
+		src: carrierPeer, dst: netip.AddrPortFrom(platformAddr, 20000), payload: rtp(1, 160, 1),
+	})
+}
+
+func BenchmarkXDPDeny(b *testing.B) {
+	refused(b, "xdp_deny_ns", "drop denied", frame{
+		src: netip.AddrPortFrom(denied.Addr().Next(), 5060), dst: netip.AddrPortFrom(platformAddr, 5060), payload: make([]byte, 500),
+	})
+}
+
+// BenchmarkXDPFloor is a program that parses the same headers and redirects.
+func BenchmarkXDPFloor(b *testing.B) {
+	var objs floorObjects
+	if err := loadFloorObjects(&objs, nil); err != nil {
+		b.Fatal(err)
+	}
+	defer objs.Close()
+	in := frame{src: platformPeer, dst: netip.AddrPortFrom(platformAddr, 20000), payload: rtp(1, 160, 1)}.build(b)
+	bare(b, objs.FloorXdp, objs.Out, in, xdpRedirect, "xdp_floor_ns")
+}
+
+// BenchmarkXDPEmpty is the price of a program that does nothing.
 func BenchmarkXDPEmpty(b *testing.B) {
-	s := netspace.New(b)
-	s.IP(b, "link add tdmempty type veth peer name tdmpeer")
 	prog, err := ebpf.NewProgram(&ebpf.ProgramSpec{
 		Type:         ebpf.XDP,
 		License:      "GPL",
@@ -155,23 +268,38 @@ func BenchmarkXDPEmpty(b *testing.B) {
 		b.Fatal(err)
 	}
 	defer prog.Close()
+	bare(b, prog, nil, make([]byte, 214), xdpPass, "xdp_empty_ns")
+}
+
+// bare measures a program without an engine. It is attached to a device meanwhile, as the
+// engine's is, and sends to that if it has a map to redirect by.
+func bare(b *testing.B, prog *ebpf.Program, out *ebpf.Map, in []byte, verdict uint32, metric string) {
+	s := netspace.New(b)
+	s.IP(b, "link add tdmbare type veth peer name tdmpeer")
 	s.Do(func() {
-		ifi, err := net.InterfaceByName("tdmempty")
+		ifi, err := net.InterfaceByName("tdmbare")
 		if err != nil {
 			b.Error(err)
 			return
 		}
+		if out != nil {
+			if err := out.Put(uint32(0), uint32(ifi.Index)); err != nil {
+				b.Error(err)
+			}
+		}
 		attachTo(b, prog, ifi.Index)
 	})
 	pin(b)
-	in := make([]byte, 214)
 	var runs []time.Duration
 	for b.Loop() {
-		_, d, err := prog.Benchmark(in, perRun, nil)
+		ret, d, err := prog.Benchmark(in, perRun, nil)
 		if err != nil {
 			b.Fatal(err)
 		}
+		if ret != verdict {
+			b.Fatalf("verdict %d instead of %d", ret, verdict)
+		}
 		runs = append(runs, d)
 	}
-	reportMedian(b, runs, "xdp_empty_ns")
+	reportMedian(b, runs, metric)
 }

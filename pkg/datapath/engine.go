@@ -99,12 +99,13 @@ func Open(cfg Config) (_ *Engine, err error) {
 			return nil, err
 		}
 	}
+	if err := e.attachPoll(); err != nil {
+		return nil, err
+	}
 	if err := e.complete(); err != nil {
 		return nil, err
 	}
-	if err := e.adopt(); err != nil {
-		return nil, err
-	}
+	e.adopt()
 	return e, nil
 }
 
@@ -264,7 +265,9 @@ type Attachment struct {
 func (e *Engine) Attachments() []Attachment {
 	list := make([]Attachment, 0, len(e.hooks))
 	for _, h := range e.hooks {
-		list = append(list, h.Attachment)
+		if h.Ifindex != 0 {
+			list = append(list, h.Attachment)
+		}
 	}
 	return list
 }

@@ -253,7 +253,7 @@ func validateTerms(f call.Flow) error {
 
 // adoptFlows takes over what a former process left in the tables: flows, and the next
 // hops that they leave by.
-func (e *Engine) adoptFlows() error {
+func (e *Engine) adoptFlows() {
 	for _, r := range e.realms {
 		for port := int(r.Media.First); port <= int(r.Media.Last); port++ {
 			at := r.flow(uint16(port))
@@ -265,12 +265,14 @@ func (e *Engine) adoptFlows() error {
 			if rule := f.Rule[f.Active-1]; rule.NextHop != 0 {
 				var err error
 				if found.hop, err = e.hops.adopt(rule.NextHop); err != nil {
-					return err
+					// Nobody would keep the header fresh, and its id is free for another destination.
+					e.log.Error("flow ends: its next hop is not known any more", "realm", r.Number, "port", port, "error", err)
+					e.table.activate(at, 0)
+					continue
 				}
 			}
 			key := call.FlowKey{Realm: r.Number, Local: netip.AddrPortFrom(r.Addr, uint16(port))}
 			e.flows[key] = found
 		}
 	}
-	return nil
 }

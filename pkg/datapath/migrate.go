@@ -63,6 +63,25 @@ func newMigration(p *pins, to *generation, spec *ebpf.CollectionSpec) *migration
 	return m
 }
 
+// begin opens what is to be copied, so that it is known early whether that can be, and copies the next
+// hops.
+func (m *migration) begin(live *generation) error {
+	for _, p := range m.pairs {
+		for _, name := range mapsOfFlows {
+			if p.from.maps[name] == nil {
+				continue
+			}
+			if _, err := m.values(p.from, name); err != nil {
+				return err
+			}
+		}
+	}
+	if m.to == live {
+		return nil // some devices were left behind by a crash; the next hops are there
+	}
+	return m.hops(live)
+}
+
 // former finds a realm in the generation that its device runs on; if the device runs on none,
 // in the youngest that is live.
 func (p *pins) former(now aboutRealm) (*generation, aboutRealm, bool) {

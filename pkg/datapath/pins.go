@@ -17,15 +17,17 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// abi numbers the meaning of what is pinned, and is ABI of bpf/include/tandem/abi.h. Sizes
-// and names of fields need no number, since maps carry their BTF.
-const abi = 1
+// ABI numbers the meaning of what is pinned, and is ABI of bpf/include/tandem/abi.h. Sizes
+// and names of fields need no number, since maps carry their BTF. An engine of another ABI
+// copies the flows that it finds.
+const ABI = 1
 
-// Names below the directory of pins: links by device, maps by generation (a number) and
-// name.
+// Names below the directory of pins: links by device, the tracepoint's by program, maps by
+// generation (a number) and name.
 const (
 	pinXDP  = "xdp-"
 	pinTC   = "tc-"
+	pinPoll = "poll-"
 	pinUndo = "undo"
 )
 
@@ -309,6 +311,9 @@ func (p *pins) read() error {
 			return fmt.Errorf("pins: %s: %w", path, err)
 		}
 		p.links[f.Name()] = l
+		if strings.HasPrefix(f.Name(), pinPoll) {
+			continue
+		}
 		if at, err := linkDevice(l); err != nil {
 			return fmt.Errorf("pins: %s: %w", path, err)
 		} else if at == 0 {
@@ -474,6 +479,17 @@ func (p *pins) live() *generation {
 	return live
 }
 
+// uniform: all devices run on one generation.
+func (p *pins) uniform() bool {
+	live := p.live()
+	for _, g := range p.running {
+		if g != live {
+			return false
+		}
+	}
+	return true
+}
+
 // begin pins a new generation. Until a program runs on it a crash makes it rubbish.
 func (p *pins) begin(g *generation, step func(string)) error {
 	g.number = 1
@@ -489,7 +505,7 @@ func (p *pins) begin(g *generation, step func(string)) error {
 		if err := m.Pin(filepath.Join(g.dir, name)); err != nil {
 			return fmt.Errorf("pins: %w", err)
 		}
-		step("pin " + name)
+		step("pin map")
 	}
 	p.generations = append(p.generations, g)
 	return nil
@@ -506,7 +522,7 @@ func (p *pins) keepOnly(keep *generation, step func(string)) error {
 				return fmt.Errorf("pins: remove %s/%s: %w", g.dir, name, err)
 			}
 			delete(g.maps, name)
-			step("unpin " + name)
+			step("unpin map")
 		}
 		if err := os.Remove(g.dir); err != nil {
 			return fmt.Errorf("pins: %w", err)

@@ -195,7 +195,7 @@ func TestMapIDs(t *testing.T) {
 			t.Fatal(err)
 		}
 		_ = pinned.Close()
-		for _, prog := range attachedIDs(t, e) {
+		for _, prog := range attachedIDs(t, e)[:4] { // the tracepoint's knows no flows
 			used, err := mapsOf(prog)
 			if err != nil {
 				t.Fatal(err)
@@ -325,7 +325,9 @@ func TestCrashAtEachStep(t *testing.T) {
 	}
 	s.end(t)
 	t.Logf("killed at %d steps", len(steps))
-	for _, want := range []string{"make generation", "pin flows", "attach xdp", "attach tcx", "copy flows", "merge", "unpin flows", "remove generation"} {
+	for _, want := range []string{
+		"make generation", "pin map", "copy flows", "attach xdp", "attach tcx", "attach napi_poll", "wait", "merge", "unpin map", "remove generation",
+	} {
 		if !slices.Contains(steps, want) {
 			t.Errorf("no crash at %q: %q", want, steps)
 		}
@@ -414,7 +416,9 @@ func TestLostDevice(t *testing.T) {
 	w.peer = w.connect(t, "tdmcarr", "198.51.100.2/24", carrierPeer, carrier)
 	e = w.start(t, w.config(pins))
 	wantAdopted(t, e, flows)
-	w.newStream(t).end(t)
+	s := w.newStream(t)
+	s.advance(t, packetRate/2)
+	s.end(t)
 	shut(t, e)
 	w.unload(t, pins)
 }
@@ -464,7 +468,7 @@ func TestABINumber(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if want := fmt.Sprintf("#define ABI %d\n", abi); !strings.Contains(string(header), want) {
+	if want := fmt.Sprintf("#define ABI %d\n", ABI); !strings.Contains(string(header), want) {
 		t.Errorf("abi.h has no %q", want)
 	}
 }

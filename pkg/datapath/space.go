@@ -59,3 +59,13 @@ func (s *space) device(ifindex int) (*netlink.LinkAttrs, error) {
 func hasLinkLayer(attrs *netlink.LinkAttrs) bool {
 	return attrs.EncapType == "ether" || attrs.EncapType == "loopback"
 }
+
+// isPolled: with native XDP the device hands over packets by NAPI. A tap does so when somebody writes
+// to it.
+func (s *space) isPolled(ifindex int) (bool, error) {
+	l, err := s.netlink.LinkByIndex(ifindex)
+	if err != nil {
+		return false, fmt.Errorf("device with index %d: %w", ifindex, err)
+	}
+	return l.Type() != "tuntap", nil
+}

@@ -20,10 +20,14 @@ type Config struct {
 	Name      string `yaml:"name" json:"name" required:"true" doc:"Name of the realm, as trunks, logs and metrics use it."`
 	Interface string `yaml:"interface" json:"interface" required:"true" doc:"Network interface that the kernel engine attaches to: the physical one, without the VLAN."`
 	// VLAN is the 802.1Q tag, 1-4094, or 0 for untagged frames (N1).
-	VLAN    uint16       `yaml:"vlan" json:"vlan" range:"0-4094" doc:"802.1Q tag; 0 is untagged. The tagged device is called interface.vlan, e.g. eth1.201, and has to exist."`
+	VLAN uint16 `yaml:"vlan" json:"vlan" range:"0-4094" doc:"802.1Q tag; 0 is untagged. The tagged device is called interface.vlan, e.g. eth1.201, and has to exist."`
+	// OuterVLAN is the service tag (S-VLAN) around VLAN, 1-4094, or 0 for at most one tag.
+	OuterVLAN uint16 `yaml:"outer_vlan" json:"outer_vlan" range:"0-4094" doc:"802.1ad service tag around vlan; 0 is none. The devices are then called interface.outer_vlan and interface.outer_vlan.vlan, e.g. eth1.100 and eth1.100.201, and have to exist."`
+	// PCP is the priority code point of IEEE 802.1Q section 9.6, the same in both tags (N1).
+	PCP     uint8        `yaml:"pcp" json:"pcp" range:"0-7" doc:"802.1p priority of media frames that the kernel engine sends tagged; 5 is voice. SIP follows the egress-qos-map of the VLAN device."`
 	Address netip.Prefix `yaml:"address" json:"address" required:"true" doc:"Own IPv4 address with its prefix length, for SIP and RTP alike. It has to be on the device already."`
-	// Gateway is the next hop beyond the subnet; invalid (zero) means that there is none.
-	Gateway    netip.Addr     `yaml:"gateway" json:"gateway,omitzero" doc:"Next hop to peers outside the subnet. Without it only the subnet is reached."`
+	// Gateway is the next hop beyond the subnet; invalid (zero) leaves that to the kernel's routes.
+	Gateway    netip.Addr     `yaml:"gateway" json:"gateway,omitzero" doc:"Next hop to peers outside the subnet, whatever the kernel's routes say. Without it media follows the kernel's routes on the realm's device, and their changes; peers with no such route are not reached."`
 	SIPPort    uint16         `yaml:"sip_port" json:"sip_port" range:"1024-65535" doc:"UDP port that SIP is sent from and received on."`
 	SIPDSCP    uint8          `yaml:"sip_dscp" json:"sip_dscp" range:"0-63" doc:"DSCP of SIP; 24 is CS3."`
 	MediaPorts call.PortRange `yaml:"media_ports" json:"media_ports" required:"true" doc:"UDP ports of RTP (even) and RTCP (odd), at least 1024. No two realms may share a port. Keep them out of net.ipv4.ip_local_port_range."`
@@ -35,15 +39,25 @@ func (c *Config) SetDefaults() {
 	c.SIPPort = 5060
 	c.SIPDSCP = 24
 	c.DSCP = 46
+	c.PCP = 5
 }
 
-// Device is the device that has the realm's address: the interface, or
-// "interface.vlan" for a tagged realm.
+// Device is the device that has the realm's address: the interface, or "interface.vlan"
+// for a tagged realm, or "interface.outer_vlan.vlan" for one with two tags.
 func (c Config) Device() string {
 	if c.VLAN == 0 {
 		return c.Interface
 	}
-	return fmt.Sprintf("%s.%d", c.Interface, c.VLAN)
+	return fmt.Sprintf("%s.%d", c.outerDevice(), c.VLAN)
+}
+
+// outerDevice is what the device of the inner tag stands on: the interface, or
+// "interface.outer_vlan".
+func (c Config) outerDevice() string {
+	if c.OuterVLAN == 0 {
+		return c.Interface
+	}
+	return fmt.Sprintf("%s.%d", c.Interface, c.OuterVLAN)
 }
 
 // SIPAddr is where the realm's SIP stack listens.
@@ -58,12 +72,17 @@ func (c Config) Validate() invalid.List {
 	l.Between("sip_port", int(c.SIPPort), 1024, 65535)
 	l.Between("sip_dscp", int(c.SIPDSCP), 0, 63)
 	l.Between("dscp", int(c.DSCP), 0, 63)
+	l.Between("pcp", int(c.PCP), 0, 7)
 	c.validatePorts(&l)
 	return l
 }
 
 func (c Config) validateDevice(l *invalid.List) {
 	l.Between("vlan", int(c.VLAN), 0, 4094)
+	l.Between("outer_vlan", int(c.OuterVLAN), 0, 4094)
+	if c.OuterVLAN != 0 && c.VLAN == 0 {
+		l.Add("outer_vlan", "give the inner tag as vlan; a single tag is vlan alone", "%d has no tag inside", c.OuterVLAN)
+	}
 	switch {
 	case c.Interface == "":
 		l.Add("interface", "give the name that `ip link` shows, e.g. eth1", "is missing")
@@ -75,8 +94,12 @@ func (c Config) validateDevice(l *invalid.List) {
 		l.Add("interface", fmt.Sprintf("Linux allows %d: rename the interface", maxInterface),
 			"its VLAN device would be called %q, %d characters", c.Device(), len(c.Device()))
 	case c.VLAN == 0 && strings.Contains(c.Interface, "."):
-		base, tag, _ := strings.Cut(c.Interface, ".")
-		l.Add("interface", fmt.Sprintf("write interface: %s and vlan: %s", base, tag), "%q is a VLAN device", c.Interface)
+		base, tags, _ := strings.Cut(c.Interface, ".")
+		remedy := fmt.Sprintf("write interface: %s and vlan: %s", base, tags)
+		if outer, inner, double := strings.Cut(tags, "."); double {
+			remedy = fmt.Sprintf("write interface: %s, outer_vlan: %s and vlan: %s", base, outer, inner)
+		}
+		l.Add("interface", remedy, "%q is a VLAN device", c.Interface)
 	}
 }
 

@@ -34,6 +34,8 @@ func TestConfigValidate(t *testing.T) {
 		{"OK as it is", func(*Config) {}, ""},
 		{"OK untagged", func(c *Config) { c.VLAN = 0 }, ""},
 		{"OK highest tag", func(c *Config) { c.VLAN = 4094 }, ""},
+		{"OK two tags", func(c *Config) { c.OuterVLAN = 4094 }, ""},
+		{"OK highest priority", func(c *Config) { c.PCP = 7 }, ""},
 		{"OK point to point", address("198.51.100.2/31"), ""},
 		{"OK host route", address("198.51.100.2/32"), ""},
 		{"OK one pair", ports(1024, 1025), ""},
@@ -46,6 +48,12 @@ func TestConfigValidate(t *testing.T) {
 		{"bad long interface", func(c *Config) { c.Interface = "abcdefghijklmnop" }, `interface: "abcdefghijklmnop" has 16 characters; Linux allows 15`},
 		{"bad long VLAN device", func(c *Config) { c.Interface = "enp101s0f1np1" }, `interface: its VLAN device would be called "enp101s0f1np1.201", 17 characters; Linux allows 15: rename the interface`},
 		{"bad VLAN device as interface", func(c *Config) { c.Interface, c.VLAN = "eth2.201", 0 }, `interface: "eth2.201" is a VLAN device; write interface: eth2 and vlan: 201`},
+
+		{"bad double VLAN device as interface", func(c *Config) { c.Interface, c.VLAN = "eth2.100.201", 0 }, `interface: "eth2.100.201" is a VLAN device; write interface: eth2, outer_vlan: 100 and vlan: 201`},
+		{"bad outer tag (N1)", func(c *Config) { c.OuterVLAN = 4095 }, "outer_vlan: 4095 is out of range; give a number from 0 to 4094"},
+		{"bad outer tag alone", func(c *Config) { c.VLAN, c.OuterVLAN = 0, 100 }, "outer_vlan: 100 has no tag inside; give the inner tag as vlan; a single tag is vlan alone"},
+		{"bad long double VLAN device", func(c *Config) { c.Interface, c.OuterVLAN = "enp3s0f0", 1000 }, `interface: its VLAN device would be called "enp3s0f0.1000.201", 17 characters; Linux allows 15: rename the interface`},
+		{"bad priority (N1)", func(c *Config) { c.PCP = 8 }, "pcp: 8 is out of range; give a number from 0 to 7"},
 
 		{"bad no address", func(c *Config) { c.Address = netip.Prefix{} }, "address: is missing; give the realm's own address with its prefix length, e.g. 192.0.2.2/24"},
 		{"bad IPv6", address("2001:db8::2/64"), "address: 2001:db8::2/64 is not IPv4, and only that is carried so far; give an IPv4 address"},
@@ -106,7 +114,11 @@ func TestDevice(t *testing.T) {
 	if got := c.Device(); got != "eth2.201" {
 		t.Errorf("tagged realm: %s", got)
 	}
-	c.VLAN = 0
+	c.OuterVLAN = 100
+	if got := c.Device(); got != "eth2.100.201" {
+		t.Errorf("realm with two tags: %s", got)
+	}
+	c.VLAN, c.OuterVLAN = 0, 0
 	if got := c.Device(); got != "eth2" {
 		t.Errorf("untagged realm: %s", got)
 	}

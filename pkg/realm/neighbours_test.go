@@ -2,125 +2,15 @@ package realm
 
 import (
 	"bytes"
-	"context"
-	"errors"
-	"log/slog"
-	"net"
-	"net/netip"
-	"os"
-	"runtime"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
-	"golang.org/x/sys/unix"
+	"github.com/vishvananda/netlink"
 
 	"github.com/tandem-sbc/tandem/pkg/call"
-	"github.com/tandem-sbc/tandem/tests/netspace"
 )
-
-// lan is a gateway's namespace with one device towards a peer's.
-type lan struct {
-	gateway, peer *netspace.Space
-	config        Config
-}
-
-func newLAN(t *testing.T) *lan {
-	t.Helper()
-	l := &lan{gateway: netspace.New(t), peer: netspace.New(t), config: Config{
-		Name:      "platform",
-		Interface: "tdmgw",
-		Address:   netip.MustParsePrefix("192.0.2.2/24"),
-		Gateway:   netip.MustParseAddr("192.0.2.1"),
-	}}
-	l.gateway.IP(t, "link add tdmgw address 02:00:00:00:00:02 type veth peer name tdmpeer address 02:00:00:00:00:10 netns "+l.peer.Path)
-	l.gateway.IP(t, "addr add 192.0.2.2/24 dev tdmgw")
-	l.gateway.IP(t, "link set tdmgw up")
-	for _, addr := range []string{"192.0.2.1/24", "192.0.2.10/24"} {
-		l.peer.IP(t, "addr add "+addr+" dev tdmpeer")
-	}
-	l.peer.IP(t, "link set tdmpeer up")
-	return l
-}
-
-// inside runs f on a thread of its own in the namespace, until f returns.
-func inside(t *testing.T, s *netspace.Space, f func()) (done <-chan struct{}) {
-	t.Helper()
-	ended := make(chan struct{})
-	go func() {
-		defer close(ended)
-		runtime.LockOSThread() // never unlocked: the thread ends with the goroutine
-		fd, err := os.Open(s.Path)
-		if err != nil {
-			t.Error(err)
-			return
-		}
-		defer fd.Close()
-		if err := unix.Setns(int(fd.Fd()), unix.CLONE_NEWNET); err != nil {
-			t.Error(err)
-			return
-		}
-		f()
-	}()
-	return ended
-}
-
-// start makes the realm's neighbours and follows events until the test ends.
-func (l *lan) start(t *testing.T) *Neighbours {
-	t.Helper()
-	var n *Neighbours
-	var err error
-	l.gateway.Do(func() { n, err = NewNeighbours([]Config{l.config}, slog.New(slog.DiscardHandler)) })
-	if err != nil {
-		t.Fatal(err)
-	}
-	ctx, cancel := context.WithCancel(context.Background())
-	done := inside(t, l.gateway, func() {
-		if err := n.Run(ctx); err != nil {
-			t.Errorf("Run: %v", err)
-		}
-	})
-	t.Cleanup(func() {
-		cancel()
-		<-done
-	})
-	return n
-}
-
-// watch returns what the watcher of an address is told.
-func (l *lan) watch(t *testing.T, n *Neighbours, dst string) <-chan call.NextHop {
-	t.Helper()
-	updates := make(chan call.NextHop, 100)
-	var stop func()
-	var err error
-	l.gateway.Do(func() { stop, err = n.Watch(1, netip.MustParseAddr(dst), func(h call.NextHop) { updates <- h }) })
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(stop)
-	return updates
-}
-
-// await waits for the update that has this header; nil is unresolved.
-func await(t *testing.T, updates <-chan call.NextHop, l2 []byte) call.NextHop {
-	t.Helper()
-	limit := time.After(20 * time.Second)
-	var last call.NextHop
-	for {
-		select {
-		case last = <-updates:
-			if bytes.Equal(last.L2, l2) {
-				return last
-			}
-		case <-limit:
-			t.Fatalf("last next hop is %x, want %x", last.L2, l2)
-		}
-	}
-}
-
-func header(to, from byte) []byte {
-	return []byte{2, 0, 0, 0, 0, to, 2, 0, 0, 0, 0, from, 8, 0}
-}
 
 // TestNextHop: a neighbour resolves through ARP that nobody's traffic has asked for, what
 // is beyond the subnet goes by the gateway, and each change is told (M1).
@@ -131,10 +21,8 @@ func TestNextHop(t *testing.T) {
 	beyond := l.watch(t, n, "203.0.113.7")
 	hop := await(t, direct, header(0x10, 0x02))
 	await(t, beyond, header(0x10, 0x02))
-	var ifi *net.Interface
-	l.gateway.Do(func() { ifi, _ = net.InterfaceByName("tdmgw") })
-	if ifi == nil || hop.Ifindex != ifi.Index {
-		t.Errorf("next hop by device %d, want that of %v", hop.Ifindex, ifi)
+	if want := l.index(t, "tdmgw"); hop.Ifindex != want || hop.NeighbourIfindex != want {
+		t.Errorf("next hop by devices %d and %d, want %d", hop.Ifindex, hop.NeighbourIfindex, want)
 	}
 
 	// The gateway fails over to another machine.
@@ -154,49 +42,147 @@ func TestNextHop(t *testing.T) {
 // use, so its entry would go stale and stay so; it is asked again instead.
 func TestStaleIsRefreshed(t *testing.T) {
 	l := newLAN(t)
-	l.gateway.Do(func() {
-		if err := os.WriteFile("/proc/sys/net/ipv4/neigh/tdmgw/delay_first_probe_time", []byte("1"), 0); err != nil {
-			t.Errorf("shorten the kernel's delay before a probe: %v", err)
-		}
-	})
-	n := l.start(t)
+	l.tune(t, "delay_first_probe_time", "1")
+	n := l.make(t)
+	n.refreshInterval = time.Second
+	l.run(t, n)
 	await(t, l.watch(t, n, "192.0.2.10"), header(0x10, 0x02))
 	l.gateway.IP(t, "neigh change 192.0.2.10 dev tdmgw nud stale")
-	limit := time.After(20 * time.Second)
-	again := time.NewTicker(20 * time.Millisecond)
-	defer again.Stop()
-	for out := ""; !strings.Contains(out, "REACHABLE"); {
+	poll(t, "asked again", func() bool { return strings.Contains(l.gateway.IP(t, "neigh show 192.0.2.10"), "REACHABLE") })
+}
+
+// TestSilentNeighbourStaysResolved: a call lasts many times as long as the kernel trusts an
+// entry, and nothing but ARP is ever heard of the neighbour: it is probed before that
+// matters, and the call never notices (M1).
+func TestSilentNeighbourStaysResolved(t *testing.T) {
+	l := newLAN(t)
+	l.tune(t, "base_reachable_time_ms", "3000") // 30 s; half as much to half as much again is taken
+	l.tune(t, "delay_first_probe_time", "1")    // 5 s
+	l.tune(t, "retrans_time_ms", "100")         // 1 s
+	n := l.make(t)
+	n.refreshInterval = time.Second
+	l.run(t, n)
+	updates := l.watch(t, n, "192.0.2.10")
+	await(t, updates, header(0x10, 0x02))
+	confirmed := neighbourEvents(t, l)
+	for probed := 0; probed < 2; {
 		select {
-		case <-again.C:
-			out = l.gateway.IP(t, "neigh show 192.0.2.10")
-		case <-limit:
-			t.Fatalf("not asked again: %s", out)
+		case u := <-updates:
+			t.Fatalf("the call was told of %+v", u)
+		case state := <-confirmed:
+			switch state {
+			case netlink.NUD_FAILED, netlink.NUD_INCOMPLETE:
+				t.Fatalf("the kernel has lost the neighbour: state %#x", state)
+			case netlink.NUD_PROBE:
+				probed++
+			}
+		case <-time.After(limit):
+			t.Fatal("not probed")
 		}
 	}
+}
+
+// neighbourEvents tells the states that the peer's entry goes through.
+func neighbourEvents(t *testing.T, l *lan) <-chan int {
+	t.Helper()
+	events, done := make(chan netlink.NeighUpdate, 1000), make(chan struct{})
+	var err error
+	l.gateway.Do(func() { err = netlink.NeighSubscribe(events, done) })
+	if err != nil {
+		t.Fatal(err)
+	}
+	states := make(chan int, 1000)
+	var reader sync.WaitGroup
+	reader.Go(func() {
+		for e := range events {
+			if e.IP.String() == "192.0.2.10" {
+				states <- e.State
+			}
+		}
+	})
+	t.Cleanup(func() {
+		close(done)
+		reader.Wait()
+	})
+	return states
+}
+
+// TestResolvedIsToldAtOnce: a call to a neighbour that is known already, to us or to the
+// kernel, has its header before Watch returns: it never waits for ARP.
+func TestResolvedIsToldAtOnce(t *testing.T) {
+	want := header(0x10, 0x02)
+	t.Run("another call goes there", func(t *testing.T) {
+		l := newLAN(t)
+		n := l.start(t)
+		await(t, l.watch(t, n, "203.0.113.7"), want)
+		if got := at(t, l.watch(t, n, "203.0.113.8")); !bytes.Equal(got.L2, want) {
+			t.Errorf("told %+v", got)
+		}
+	})
+	t.Run("the first call through the configured gateway", func(t *testing.T) {
+		l := newLAN(t)
+		n := l.start(t)
+		poll(t, "gateway resolved without a call", func() bool {
+			return strings.Contains(l.gateway.IP(t, "neigh show 192.0.2.1"), "REACHABLE")
+		})
+		poll(t, "and known", func() bool {
+			n.mu.Lock()
+			defer n.mu.Unlock()
+			return len(n.hops[realmAddr{1, l.config.Gateway}].mac) != 0
+		})
+		if got := at(t, l.watch(t, n, "203.0.113.7")); !bytes.Equal(got.L2, want) {
+			t.Errorf("told %+v", got)
+		}
+	})
+	t.Run("an entry of the kernel's that is stale", func(t *testing.T) {
+		l := newLAN(t)
+		l.gateway.IP(t, "neigh add 192.0.2.10 lladdr 02:00:00:00:00:10 nud stale dev tdmgw")
+		n := l.make(t) // no events: what is told comes from the table
+		if got := at(t, l.watch(t, n, "192.0.2.10")); !bytes.Equal(got.L2, want) {
+			t.Errorf("told %+v", got)
+		}
+	})
+	t.Run("unresolved names the neighbour for the stack to ask", func(t *testing.T) {
+		l := newLAN(t)
+		got := at(t, l.watch(t, l.make(t), "203.0.113.7"))
+		if got.L2 != nil || got.Neighbour != l.config.Gateway || got.NeighbourIfindex != l.index(t, "tdmgw") {
+			t.Errorf("told %+v", got)
+		}
+	})
+}
+
+// TestTakeoverIsFollowed: another machine takes the neighbour's address over and announces
+// it (VRRP, gratuitous ARP): calls go on to it at once.
+func TestTakeoverIsFollowed(t *testing.T) {
+	l := newLAN(t)
+	n := l.start(t)
+	updates := l.watch(t, n, "203.0.113.7")
+	await(t, updates, header(0x10, 0x02))
+	sysctl(t, l.peer, "conf/tdmpeer/arp_notify", "1") // announce a changed MAC address
+	l.peer.IP(t, "link set tdmpeer address 02:00:00:00:00:11")
+	awaitWithin(t, updates, time.Second, func(h call.NextHop) bool {
+		if len(h.L2) == 0 {
+			t.Error("unresolved in between")
+		}
+		return bytes.Equal(h.L2, header(0x11, 0x02))
+	})
 }
 
 // TestFlushKeepsTheHeader: an entry that is flushed tells nothing of the neighbour, which is
 // asked anew while media goes on; it is unresolved when nobody answers.
 func TestFlushKeepsTheHeader(t *testing.T) {
 	l := newLAN(t)
-	n := l.start(t)
+	n := l.make(t)
+	n.refreshInterval = time.Hour // what is seen is not the refresh
+	l.run(t, n)
 	updates := l.watch(t, n, "192.0.2.10")
 	await(t, updates, header(0x10, 0x02))
 	l.gateway.IP(t, "neigh del 192.0.2.10 dev tdmgw")
-	again := time.NewTicker(20 * time.Millisecond)
-	defer again.Stop()
-	limit := time.After(3 * time.Second) // before the next refresh
-	for out := ""; !strings.Contains(out, "REACHABLE"); {
-		select {
-		case u := <-updates:
-			if !bytes.Equal(u.L2, header(0x10, 0x02)) {
-				t.Fatalf("the flush changed the next hop to %x", u.L2)
-			}
-		case <-again.C:
-			out = l.gateway.IP(t, "neigh show 192.0.2.10")
-		case <-limit:
-			t.Fatalf("not asked again: %s", out)
-		}
+	poll(t, "asked again", func() bool { return strings.Contains(l.gateway.IP(t, "neigh show 192.0.2.10"), "REACHABLE") })
+	select {
+	case u := <-updates:
+		t.Fatalf("the flush changed the next hop to %+v", u)
+	default:
 	}
 
 	l.peer.IP(t, "address del 192.0.2.10/24 dev tdmpeer")
@@ -204,76 +190,23 @@ func TestFlushKeepsTheHeader(t *testing.T) {
 	await(t, updates, nil)
 }
 
-// TestPermanentIsLeftAlone: an operator's static entry is used as it is, and stays static.
-func TestPermanentIsLeftAlone(t *testing.T) {
-	l := newLAN(t)
-	l.gateway.IP(t, "neigh add 192.0.2.99 lladdr 02:00:00:00:00:99 nud permanent dev tdmgw")
-	n := l.start(t)
-	await(t, l.watch(t, n, "192.0.2.99"), header(0x99, 0x02))
-	l.gateway.Do(n.refresh)
-	if out := l.gateway.IP(t, "neigh show 192.0.2.99"); !strings.Contains(out, "PERMANENT") {
-		t.Errorf("the static entry became %q", out)
-	}
-}
-
-// TestNoRoute: a realm without a gateway reaches its subnet only.
-func TestNoRoute(t *testing.T) {
-	l := newLAN(t)
-	l.config.Gateway = netip.Addr{}
-	n := l.start(t)
-	if _, err := n.Watch(1, netip.MustParseAddr("203.0.113.7"), nil); !errors.Is(err, ErrNoRoute) {
-		t.Errorf("error %v is not ErrNoRoute", err)
-	}
-	if _, err := n.Watch(2, netip.MustParseAddr("192.0.2.10"), nil); err == nil {
-		t.Error("a realm that is not there is watched")
-	}
-}
-
-// TestTaggedHeader: the header of a VLAN realm carries its tag, on the physical device (N1).
-func TestTaggedHeader(t *testing.T) {
-	r := realmLink{
-		Config:     Config{VLAN: 201},
-		Attachment: Attachment{Ifindex: 3, AddressIfindex: 7},
-		mac:        net.HardwareAddr{2, 0, 0, 0, 0, 2},
-		up:         true,
-	}
-	got := r.nextHop(net.HardwareAddr{2, 0, 0, 0, 0, 0x10})
-	want := []byte{2, 0, 0, 0, 0, 0x10, 2, 0, 0, 0, 0, 2, 0x81, 0, 0, 201, 8, 0}
-	if got.Ifindex != 3 || !bytes.Equal(got.L2, want) {
-		t.Errorf("next hop %d %x, want 3 %x", got.Ifindex, got.L2, want)
-	}
-	r.up = false
-	if got := r.nextHop(net.HardwareAddr{2, 0, 0, 0, 0, 0x10}); len(got.L2) != 0 {
-		t.Error("a device that is down sends")
-	}
-}
-
-// TestAttach: what is missing is said for all realms at once, with the command that mends it.
-func TestAttach(t *testing.T) {
-	l := newLAN(t)
-	address := netip.MustParsePrefix("192.0.2.3/24")
-	var err error
-	l.gateway.Do(func() {
-		_, err = Attach([]Config{
-			l.config,
-			{Name: "gone", Interface: "tdmnone", Address: l.config.Address},
-			{Name: "untagged", Interface: "tdmgw", VLAN: 201, Address: l.config.Address},
-			{Name: "bare", Interface: "tdmgw", Address: address},
-		})
-	})
-	if err == nil {
-		t.Fatal("nothing is missing")
-	}
-	for _, part := range []string{
-		"realm gone: interface tdmnone",
-		"ip link add link tdmgw name tdmgw.201 type vlan id 201",
-		"ip address add 192.0.2.3/24 dev tdmgw",
+// TestOthersEntriesAreLeftAlone: an entry that an operator, a routing daemon or the kernel
+// itself keeps is used as it is, and stays theirs.
+func TestOthersEntriesAreLeftAlone(t *testing.T) {
+	for _, row := range []struct{ name, command, keeps string }{
+		{"static", "neigh add 192.0.2.10 lladdr 02:00:00:00:00:10 nud permanent dev tdmgw", "PERMANENT"},
+		{"learned elsewhere", "neigh add 192.0.2.10 lladdr 02:00:00:00:00:10 nud reachable extern_learn dev tdmgw", "extern_learn"},
+		{"managed", "neigh add 192.0.2.10 managed dev tdmgw", "managed"},
 	} {
-		if !strings.Contains(err.Error(), part) {
-			t.Errorf("error does not say %q:\n%v", part, err)
-		}
-	}
-	if strings.Contains(err.Error(), "realm platform") {
-		t.Errorf("the realm that has everything is blamed:\n%v", err)
+		t.Run(row.name, func(t *testing.T) {
+			l := newLAN(t)
+			l.gateway.IP(t, row.command)
+			n := l.start(t)
+			await(t, l.watch(t, n, "192.0.2.10"), header(0x10, 0x02))
+			l.gateway.Do(n.refresh)
+			if out := l.gateway.IP(t, "neigh show 192.0.2.10"); !strings.Contains(out, row.keeps) {
+				t.Errorf("the entry became %q", out)
+			}
+		})
 	}
 }

@@ -3,22 +3,9 @@
 #ifndef TANDEM_PARSE_H
 #define TANDEM_PARSE_H
 
-#include "maps.h"
 #include "packet.h"
 
 #define MAX_LINEAR 2048 /* bytes: longer packets are no media */
-
-/* Which device, and how its packets begin. */
-static __always_inline int find_device(struct packet *p)
-{
-	__u32 device = p->xdp ? p->xdp->ingress_ifindex : p->skb->ifindex;
-
-	p->device = device;
-	p->in = bpf_map_lookup_elem(&ingress, &device);
-	if (!p->in || !p->in->realms)
-		return STACK_NO_REALM;
-	return CARRY_ON;
-}
 
 static __always_inline int is_vlan(__be16 type)
 {

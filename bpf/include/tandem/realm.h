@@ -1,9 +1,22 @@
 /* SPDX-License-Identifier: Apache-2.0 OR GPL-2.0-only */
-/* The gate that says in which realm a packet has come. */
+/* Gates that say in which realm a packet has come. */
 #ifndef TANDEM_REALM_H
 #define TANDEM_REALM_H
 
+#include "maps.h"
 #include "parse.h"
+
+/* Which device, and how its packets begin. */
+static __always_inline int find_device(struct packet *p)
+{
+	__u32 device = p->xdp ? p->xdp->ingress_ifindex : p->skb->ifindex;
+
+	p->device = device;
+	p->in = bpf_map_lookup_elem(&ingress, &device);
+	if (!p->in || !p->in->realms)
+		return STACK_NO_REALM;
+	return CARRY_ON;
+}
 
 /* Devices are told apart by interface and tags, so that equal addresses in two VLANs do not meet. */
 static __always_inline int find_realm(struct packet *p)
