@@ -15,7 +15,7 @@ GO_LDFLAGS := -X main.version=$(VERSION)
 
 # What make generate writes and the tree keeps.
 GENERATED := pkg/datapath/tandem_bpfel.go pkg/datapath/tandem_bpfel.o pkg/datapath/floor_bpfel_test.go pkg/datapath/floor_bpfel_test.o \
-	bpf/include/tandem/g711.h tests/traffic/traffic_bpfel.go tests/traffic/traffic_bpfel.o \
+	tests/traffic/traffic_bpfel.go tests/traffic/traffic_bpfel.o \
 	docs/config.md docs/config.schema.json
 
 .DEFAULT_GOAL := build

@@ -29,10 +29,10 @@ static __always_inline int gates(struct packet *p)
 	GATE(guard(p));
 	GATE(find_flow(p));
 	GATE(look_at_rtp(p));
-	GATE(demultiplex(p));
-	GATE(find_next_hop(p));
 	GATE(check_source(p));
 	GATE(check_rtp(p));
+	GATE(demultiplex(p));
+	GATE(find_next_hop(p));
 	GATE(count(p));
 	GATE(may_leave(p));
 	GATE(treat(p));

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"fmt"
 	"strconv"
 	"time"
 
@@ -14,15 +15,17 @@ func (c *cli) calls() *cobra.Command {
 	return reader(c, "calls", "Calls now, oldest first", (*admin.Client).Calls, c.showCalls)
 }
 
-// showCalls prints a line per call. Packets, loss and jitter are of what each side sent.
+// showCalls prints a line per call. Packets, loss, jitter and MOS are of what each side
+// sent; all else that is counted is in the JSON.
 func (c *cli) showCalls(calls []call.Info) error {
 	t := newTable(c.stdout)
-	t.row("ID", "STATE", "FROM", "TO", "AGE", "INGRESS", "EGRESS", "CODEC", "PACKETS IN", "LOST", "JITTER", "PACKETS OUT", "LOST", "JITTER")
+	t.row("ID", "STATE", "FROM", "TO", "AGE", "INGRESS", "EGRESS", "CODEC",
+		"PACKETS IN", "LOST", "JITTER", "MOS", "PACKETS OUT", "LOST", "JITTER", "MOS", "RTT")
 	now := time.Now()
 	for _, i := range calls {
 		in, out := i.Ingress.Media, i.Egress.Media
 		t.row(string(i.ID), string(i.State), i.From, i.To, shortDuration(now.Sub(i.Started)), i.Ingress.Trunk, i.Egress.Trunk, codecs(in, out),
-			count(in.Packets), count(in.Lost), jitter(in), count(out.Packets), count(out.Lost), jitter(out))
+			count(in.Packets), lost(in), jitter(in), mos(in), count(out.Packets), lost(out), jitter(out), mos(out), roundTrips(in, out))
 	}
 	return t.flush()
 }
@@ -40,4 +43,35 @@ func jitter(m call.Media) string {
 		return "-"
 	}
 	return strconv.FormatFloat(m.JitterMS, 'f', 1, 64) + " ms"
+}
+
+// lost is the number of packets and its share of those expected.
+func lost(m call.Media) string {
+	if m.Lost == 0 {
+		return "0"
+	}
+	return fmt.Sprintf("%d (%.1f%%)", m.Lost, 100*m.LossRatio())
+}
+
+// mos is the E-model's estimate; it is not known without packets or for some codecs.
+func mos(m call.Media) string {
+	if m.MOS == 0 {
+		return "-"
+	}
+	return strconv.FormatFloat(m.MOS, 'f', 2, 64)
+}
+
+// roundTrips are those to both peers, as far as they report.
+func roundTrips(in, out call.Media) string {
+	if in.RTTMS == 0 && out.RTTMS == 0 {
+		return "-"
+	}
+	return milliseconds(in.RTTMS) + "|" + milliseconds(out.RTTMS)
+}
+
+func milliseconds(ms float64) string {
+	if ms == 0 {
+		return "-"
+	}
+	return strconv.FormatFloat(ms, 'f', 0, 64) + " ms"
 }

@@ -51,14 +51,19 @@ func daemon(t *testing.T) string {
 			return admin.Status{
 				Node: "gw1", State: admin.Running, EngineReason: "kernel 5.10 is older than 6.1",
 				Engine: call.EngineStats{Engine: call.EngineUserspace, Flows: 4, UserspacePackets: 700, Exits: []call.Exit{
-					{Reason: "forwarded", Verdict: "forward", Packets: 700}, {Reason: "source-refused", Verdict: "drop", Packets: 3},
+					{Realm: 1, Reason: "forwarded", Verdict: "forward", Packets: 700}, {Realm: 2, Reason: "source-refused", Verdict: "drop", Packets: 3},
+					{Reason: "not-ipv4", Verdict: "stack", Packets: 2}, {Realm: 1, Reason: "hold", Verdict: "drop"},
+				}, EventsLost: 6},
+				Realms: []string{"platform", "carrier-a"},
+				Kernel: &admin.Kernel{ABI: 2, Pins: "/sys/fs/bpf/tdm-gw1", Adopted: 8, Attachments: []admin.Attachment{
+					{Device: "eth1", Hook: "xdp", Mode: "native"}, {Device: "eth1", Hook: "tcx"}, {Device: "tun0", Hook: "tcx"},
 				}},
 				Calls:     admin.Calls{Active: 1, Total: 12, Answered: 9, Failed: 2},
 				Resources: admin.Resources{PortsInUse: 2, Flows: 4, Transactions: 3},
 			}, nil
 		},
 		Calls: func() []call.Info {
-			media := call.Media{Codec: "PCMA/8000", Packets: 500, Lost: 1, JitterMS: 0.25}
+			media := call.Media{Codec: "PCMA/8000", Packets: 490, Lost: 10, JitterMS: 0.25, MOS: 3.876, RTTMS: 31.4, Digits: 16}
 			return []call.Info{{
 				ID: "01KAV5C1P0000000000000000A", State: call.Answered, From: "+4930\x1b[2J111", To: "+4930222", Started: time.Now().Add(-26 * time.Hour),
 				Ingress: call.LegRecord{Trunk: "genesys", Local: netip.MustParseAddrPort("192.0.2.2:5060"), Media: media},
@@ -96,11 +101,13 @@ func TestShow(t *testing.T) {
 	}{
 		{"status", []string{
 			"node       gw1\n", "version    1.2.4\n", "state      running\n", "engine     userspace (kernel 5.10 is older than 6.1)\n",
-			"calls      1 active, 12 total, 9 answered, 2 failed\n", "packets    0 in the kernel, 700 in user space\n", "3 to drop: source-refused\n",
+			"calls      1 active, 12 total, 9 answered, 2 failed\n", "packets    0 in the kernel, 700 in user space\n", "3 to drop: source-refused (carrier-a)\n",
+			"2 to stack: not-ipv4\n", "events     6 lost\n", "attached   eth1: xdp native, tcx\n           tun0: tcx\n",
+			"pins       /sys/fs/bpf/tdm-gw1 (ABI 2, 8 flows adopted)\n",
 		}},
 		{"calls", []string{
-			"ID                          STATE     FROM           TO        AGE    INGRESS  EGRESS     CODEC",
-			"01KAV5C1P0000000000000000A  answered  +4930?[2J111  +4930222  1d2h0m  genesys  carrier-a  PCMA/8000|  500         1     0.2 ms  0            0     -\n",
+			"ID                          STATE     FROM           TO        AGE    INGRESS  EGRESS     CODEC      PACKETS IN  LOST  JITTER  MOS  PACKETS OUT  LOST  JITTER  MOS  RTT\n",
+			"01KAV5C1P0000000000000000A  answered  +4930?[2J111  +4930222  1d2h0m  genesys  carrier-a  PCMA/8000|  490  10 (2.0%)  0.2 ms  3.88  0  0  -  -  31 ms|-\n",
 		}},
 		{"trunks", []string{
 			"TRUNK    REALM     KIND      STATE       ACTIVE  MAX  IN  ANSWERED  FAILED  OUT  ANSWERED  FAILED\n",
@@ -152,7 +159,8 @@ func TestJSON(t *testing.T) {
 	parse("calls", &calls)
 	parse("trunks", &trunks)
 	parse("version", &v)
-	if status.Calls.Answered != 9 || status.UptimeMS < 90_000 || len(calls) != 1 || calls[0].From != "+4930\x1b[2J111" || len(trunks) != 1 || trunks[0].In.Attempts != 12 {
+	if status.Calls.Answered != 9 || status.UptimeMS < 90_000 || len(calls) != 1 || calls[0].From != "+4930\x1b[2J111" || len(trunks) != 1 || trunks[0].In.Attempts != 12 ||
+		calls[0].Ingress.Media.MOS != 3.876 || calls[0].Ingress.Media.Digits != 16 || status.Engine.EventsLost != 6 || status.Kernel.Attachments[2].Hook != "tcx" {
 		t.Errorf("%+v\n%+v\n%+v", status, calls, trunks)
 	}
 	if v.Client.Version != "1.2.3" || v.Daemon == nil || v.Daemon.Version != "1.2.4" {

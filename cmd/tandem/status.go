@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"strconv"
+	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -27,18 +28,53 @@ func (c *cli) showStatus(s admin.Status) error {
 	t.row("state", s.State)
 	t.row("up", shortDuration(time.Duration(s.UptimeMS)*time.Millisecond))
 	t.row("engine", engine)
+	if s.Kernel != nil {
+		showKernel(t, *s.Kernel)
+	}
 	t.row("calls", fmt.Sprintf("%d active, %d total, %d answered, %d failed", s.Calls.Active, s.Calls.Total, s.Calls.Answered, s.Calls.Failed))
 	t.row("packets", fmt.Sprintf("%d in the kernel, %d in user space", s.Engine.KernelPackets, s.Engine.UserspacePackets))
 	for _, x := range s.Engine.Exits {
 		// Those forwarded are in the line above; reasons that never came up are noise.
 		if x.Verdict != "forward" && x.Packets > 0 {
-			t.row("", fmt.Sprintf("%d to %s: %s", x.Packets, x.Verdict, x.Reason))
+			t.row("", fmt.Sprintf("%d to %s: %s%s", x.Packets, x.Verdict, x.Reason, ofRealm(s.Realms, x.Realm)))
 		}
 	}
+	t.row("events", fmt.Sprintf("%d lost", s.Engine.EventsLost))
 	r := s.Resources
 	t.row("resources", fmt.Sprintf("%d flows, %d port pairs, %d transactions, %d goroutines, %d file descriptors",
 		r.Flows, r.PortsInUse, r.Transactions, r.Goroutines, r.OpenFDs))
 	return t.flush()
+}
+
+func showKernel(t table, k admin.Kernel) {
+	var devices []string
+	hooks := make(map[string][]string)
+	for _, a := range k.Attachments {
+		if hooks[a.Device] == nil {
+			devices = append(devices, a.Device)
+		}
+		hooks[a.Device] = append(hooks[a.Device], strings.TrimSpace(a.Hook+" "+a.Mode))
+	}
+	for i, device := range devices {
+		name := ""
+		if i == 0 {
+			name = "attached"
+		}
+		t.row(name, device+": "+strings.Join(hooks[device], ", "))
+	}
+	pins := k.Pins
+	if pins == "" {
+		pins = "none: media stops with the daemon"
+	}
+	t.row("pins", fmt.Sprintf("%s (ABI %d, %d flows adopted)", pins, k.ABI, k.Adopted))
+}
+
+// ofRealm names the realm of an exit, if it is of one.
+func ofRealm(realms []string, number uint16) string {
+	if i := int(number) - 1; i >= 0 && i < len(realms) {
+		return " (" + realms[i] + ")"
+	}
+	return ""
 }
 
 func (c *cli) trunks() *cobra.Command {

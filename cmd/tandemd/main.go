@@ -1,5 +1,5 @@
-// Command tandemd is the gateway's daemon: it reads one config, carries calls until
-// it is told to stop, and leaves nothing behind.
+// Command tandemd is the gateway's daemon: it reads one config and carries calls until it
+// is told to stop. The kernel engine's programs stay for the next one; --unload removes them.
 package main
 
 import (
@@ -20,6 +20,7 @@ func main() { os.Exit(run()) }
 
 func run() int {
 	file := flag.String("config", "/etc/tandem/tandem.yaml", "the config `file`")
+	unload := flag.Bool("unload", false, "take away what a daemon with this config left in the kernel, and end")
 	printVersion := flag.Bool("version", false, "print the version and end")
 	flag.Parse()
 	if *printVersion {
@@ -36,9 +37,14 @@ func run() int {
 		fmt.Fprintln(os.Stderr, err)
 		return 1
 	}
-	signals := make(chan os.Signal, 2)
-	signal.Notify(signals, syscall.SIGTERM, syscall.SIGINT, syscall.SIGHUP)
-	if err := app.Run(context.Background(), cfg, version, signals); err != nil {
+	if *unload {
+		err = app.Unload(cfg, os.Stdout)
+	} else {
+		signals := make(chan os.Signal, 2)
+		signal.Notify(signals, syscall.SIGTERM, syscall.SIGINT, syscall.SIGHUP)
+		err = app.Run(context.Background(), cfg, version, signals)
+	}
+	if err != nil {
 		fmt.Fprintf(os.Stderr, "tandemd: %v\n", err)
 		return 1
 	}

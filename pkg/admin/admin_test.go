@@ -34,8 +34,11 @@ func testSources() Sources {
 				Node: "gw1", State: Draining, EngineReason: "no CAP_BPF",
 				Engine: call.EngineStats{
 					Engine: call.EngineUserspace, Flows: 4, UserspacePackets: 700,
-					Exits: []call.Exit{{Reason: "forwarded", Verdict: "forward", Packets: 700}},
+					Exits:      []call.Exit{{Realm: 1, Reason: "forwarded", Verdict: "forward", Packets: 700}},
+					EventsLost: 5,
 				},
+				Realms:    []string{"platform"},
+				Kernel:    &Kernel{ABI: 2, Pins: "/sys/fs/bpf/tdm-gw1", Adopted: 8, Attachments: []Attachment{{Device: "eth1", Hook: "xdp", Mode: "native", Pinned: true}}},
 				Calls:     Calls{Active: 1, Total: 12, Answered: 9, Failed: 2},
 				Resources: Resources{PortsInUse: 2, Flows: 4, Transactions: 3},
 			}, nil
@@ -232,7 +235,8 @@ func TestJSONKeys(t *testing.T) {
 	}
 	for _, key := range []string{
 		`"node":"gw1"`, `"state":"draining"`, `"uptime_ms":0`, `"engine_reason":"no CAP_BPF"`, `"active":1`, `"ports_in_use":2`,
-		`"userspace_packets":700`, `"verdict":"forward"`, `"open_fds":0`,
+		`"userspace_packets":700`, `"verdict":"forward"`, `"open_fds":0`, `"realm":1`, `"realms":["platform"]`, `"events_lost":5`, `"abi":2`, `"pins":"/sys/fs/bpf/tdm-gw1"`, `"adopted":8`,
+		`"attachments":[{"device":"eth1","hook":"xdp","mode":"native","pinned":true}]`,
 	} {
 		if !strings.Contains(string(text), key) {
 			t.Errorf("%s is not in %s", key, text)

@@ -26,8 +26,35 @@ type Status struct {
 	// Engine moves the media; EngineReason says why it is not the kernel's, or is empty.
 	Engine       call.EngineStats `json:"engine"`
 	EngineReason string           `json:"engine_reason,omitempty"`
-	Calls        Calls            `json:"calls"`
-	Resources    Resources        `json:"resources"`
+	// Realms are the realms' names by number, which begins at 1: the first is realm 1 of
+	// the engine's exits.
+	Realms []string `json:"realms"`
+	// Kernel is what the kernel engine has in the kernel; left out for the other one.
+	Kernel    *Kernel   `json:"kernel,omitempty"`
+	Calls     Calls     `json:"calls"`
+	Resources Resources `json:"resources"`
+}
+
+// Kernel is the kernel engine's side of the system.
+type Kernel struct {
+	// ABI numbers the layout of the maps; a daemon of another one migrates the flows.
+	ABI int `json:"abi"`
+	// Pins is the folder on bpffs that outlives the daemon, or empty if nothing does.
+	Pins string `json:"pins,omitempty"`
+	// Adopted counts the flows of a former process that went on at start.
+	Adopted     int          `json:"adopted"`
+	Attachments []Attachment `json:"attachments"`
+}
+
+// Attachment is a device that the program is attached to.
+type Attachment struct {
+	Device string `json:"device"`
+	// Hook is "xdp", "tcx" or "clsact".
+	Hook string `json:"hook"`
+	// Mode of XDP is "native" or "generic"; empty for the other hooks.
+	Mode string `json:"mode,omitempty"`
+	// Pinned means that the program stays when the daemon ends.
+	Pinned bool `json:"pinned"`
 }
 
 // Calls counts calls since start, but for Active, which is now. Total counts each call

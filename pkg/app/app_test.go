@@ -17,7 +17,12 @@ import (
 	"github.com/tandem-sbc/tandem/pkg/config"
 )
 
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+func TestMain(m *testing.M) {
+	if path := os.Getenv(configEnv); path != "" {
+		os.Exit(runDaemon(path))
+	}
+	goleak.VerifyTestMain(m)
+}
 
 // loopback is a gateway on lo that needs no rights.
 func loopback(t *testing.T, device string) *config.Config {

@@ -11,6 +11,7 @@ import (
 	"github.com/tandem-sbc/tandem/pkg/b2bua"
 	"github.com/tandem-sbc/tandem/pkg/call"
 	"github.com/tandem-sbc/tandem/pkg/cdr"
+	"github.com/tandem-sbc/tandem/pkg/datapath"
 	"github.com/tandem-sbc/tandem/pkg/media"
 	"github.com/tandem-sbc/tandem/pkg/metrics"
 	"github.com/tandem-sbc/tandem/pkg/realm"
@@ -31,10 +32,15 @@ type engine interface {
 
 // parts of the daemon that others ask.
 type parts struct {
-	engine  engine
+	engine engine
+	// kernel is the engine if it is the kernel's, else nil; adopted are the flows of a former
+	// process that it found there.
+	kernel  *datapath.Engine
+	adopted []call.FlowKey
 	media   *media.Media
 	trunks  *trunk.Table
 	records *cdr.Writer
+	ended   *metrics.Ended
 	gateway *b2bua.Gateway
 	stacks  stacks
 }
@@ -52,7 +58,7 @@ func (d *daemon) build() ([]task, error) {
 		return nil, err
 	}
 	d.media, err = media.New(media.Config{
-		Realms: mediaRealms(d.cfg.Realms), Quarantine: d.cfg.Media.Quarantine, Engine: d.engine, Log: d.log,
+		Realms: mediaRealms(d.cfg.Realms), Quarantine: d.cfg.Media.Quarantine, Engine: d.engine, Adopted: d.adopted, Log: d.log,
 	})
 	if err != nil {
 		return nil, err
@@ -75,10 +81,11 @@ func (d *daemon) build() ([]task, error) {
 		return d.records.Close(ctx)
 	})
 
+	d.ended = metrics.NewEnded()
 	d.stacks = make(stacks, len(d.cfg.Realms))
 	d.gateway = b2bua.New(b2bua.Config{
 		Node: d.cfg.Node, Engine: d.engineName, MaxCalls: d.cfg.MaxCalls, Trunks: d.trunks, Routes: routes,
-		Media: d.media, Dialer: d.stacks, Records: d.records, Log: d.log,
+		Media: d.media, Dialer: d.stacks, Records: recorder{d.records, d.ended}, Log: d.log,
 	})
 	for _, r := range d.cfg.Realms {
 		stack, err := sipua.Listen(sipua.Config{
@@ -93,6 +100,18 @@ func (d *daemon) build() ([]task, error) {
 		tasks = append(tasks, task{"SIP of realm " + r.Name, stack.Run})
 	}
 	return d.buildSight(tasks)
+}
+
+// recorder keeps a call's record and counts it among the ended ones.
+type recorder struct {
+	*cdr.Writer
+	ended *metrics.Ended
+}
+
+// Write implements b2bua.Recorder.
+func (r recorder) Write(rec call.Record) {
+	r.ended.Observe(rec)
+	r.Writer.Write(rec)
 }
 
 // checkPorts warns of media ports that the kernel may give to any program.

@@ -3,11 +3,16 @@ package app
 import (
 	"errors"
 	"fmt"
+	"net/netip"
+	"os"
+	"slices"
 
 	"github.com/tandem-sbc/tandem/pkg/call"
+	"github.com/tandem-sbc/tandem/pkg/config"
 	"github.com/tandem-sbc/tandem/pkg/datapath"
 	"github.com/tandem-sbc/tandem/pkg/realm"
 	"github.com/tandem-sbc/tandem/pkg/relay"
+	"github.com/tandem-sbc/tandem/pkg/trunk"
 )
 
 // buildEngine opens the kernel engine, or the user-space one where the config asks
@@ -27,6 +32,9 @@ func (d *daemon) buildEngine(attached []realm.Attachment) ([]task, error) {
 	} else {
 		d.engineReason = "the config says engine: userspace"
 	}
+	if err := d.clearKernel(); err != nil {
+		return nil, err
+	}
 	return nil, d.buildRelay()
 }
 
@@ -38,19 +46,63 @@ func (d *daemon) buildKernelEngine(attached []realm.Attachment) ([]task, error) 
 	if err != nil {
 		return nil, err
 	}
-	realms := make([]datapath.Realm, len(d.cfg.Realms))
-	for i, r := range d.cfg.Realms {
-		realms[i] = datapath.Realm{
-			Number: realmNumber(i), Ifindex: attached[i].Ifindex, VLAN: r.VLAN, Media: r.MediaPorts, Addr: r.Address.Addr(),
-		}
-	}
-	e, err := datapath.Open(datapath.Config{Realms: realms, MaxCalls: d.cfg.MaxCalls, NextHops: neighbours, Log: d.log})
+	e, err := datapath.Open(datapath.Config{
+		Realms: kernelRealms(d.cfg, attached), MaxCalls: d.cfg.MaxCalls, NextHops: neighbours, Guard: datapath.Guard(d.cfg.Guard),
+		Pins: d.cfg.PinFolder(), Log: d.log,
+	})
 	if err != nil {
 		return nil, err
 	}
-	d.engine, d.engineName = e, call.EngineKernel
+	d.engine, d.engineName, d.kernel = e, call.EngineKernel, e
 	d.onClose("kernel media engine", e.Close)
+	if d.adopted = e.Adopted(); len(d.adopted) > 0 {
+		d.log.Warn("calls of a former process are unknown, but their media goes on until it falls silent", "flows", len(d.adopted))
+	}
 	return []task{{"neighbours", neighbours.Run}}, nil
+}
+
+// kernelRealms are the realms as the kernel engine needs to know them.
+func kernelRealms(cfg *config.Config, attached []realm.Attachment) []datapath.Realm {
+	realms := make([]datapath.Realm, len(cfg.Realms))
+	for i, r := range cfg.Realms {
+		realms[i] = datapath.Realm{
+			Number: realmNumber(i), Ifindex: attached[i].Ifindex, Bare: attached[i].Bare, VLAN: r.VLAN, OuterVLAN: r.OuterVLAN,
+			Addr: r.Address.Addr(), Media: r.MediaPorts, SIPPort: r.SIPPort, Peers: peers(cfg.Trunks, r.Name),
+		}
+	}
+	return realms
+}
+
+// peers are the addresses that a realm's trunks call from.
+func peers(trunks []trunk.Config, realm string) []netip.Addr {
+	var list []netip.Addr
+	for _, t := range trunks {
+		if t.Realm != realm {
+			continue
+		}
+		for _, text := range t.Targets {
+			// The config was checked: every target can be read.
+			if target, err := trunk.ParseTarget(text); err == nil && !slices.Contains(list, target.Addr()) {
+				list = append(list, target.Addr())
+			}
+		}
+	}
+	return list
+}
+
+// clearKernel takes away what a former process with the kernel engine left in the kernel:
+// its programs would drop all media that they have no flow for, before our sockets see it.
+func (d *daemon) clearKernel() error {
+	pins := d.cfg.PinFolder()
+	if _, err := os.Stat(pins); pins == "" || err != nil {
+		// Nothing is there, or it may not be seen by who could not have made it either.
+		return nil
+	}
+	if err := datapath.Unload(pins); err != nil {
+		return fmt.Errorf("clear %s, whose programs would drop the media of the user-space engine: %w", pins, err)
+	}
+	d.log.Warn("programs and flows of a former process were taken out of the kernel", "pins", pins)
+	return nil
 }
 
 func (d *daemon) buildRelay() error {

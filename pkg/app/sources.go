@@ -4,6 +4,8 @@ import (
 	"fmt"
 
 	"github.com/tandem-sbc/tandem/pkg/admin"
+	"github.com/tandem-sbc/tandem/pkg/b2bua"
+	"github.com/tandem-sbc/tandem/pkg/datapath"
 	"github.com/tandem-sbc/tandem/pkg/metrics"
 	"github.com/tandem-sbc/tandem/pkg/sipua"
 	"github.com/tandem-sbc/tandem/pkg/trunk"
@@ -39,7 +41,7 @@ func (d *daemon) status() (admin.Status, error) {
 	}
 	totals := d.gateway.Totals()
 	s := admin.Status{
-		Node: d.cfg.Node, State: admin.Running, Engine: engine, EngineReason: d.engineReason,
+		Node: d.cfg.Node, State: admin.Running, Engine: engine, EngineReason: d.engineReason, Realms: d.realmNames(), Kernel: d.kernelStatus(),
 		Calls: admin.Calls{
 			Active: totals.Active, Total: uint64(totals.Total), Answered: uint64(totals.Answered), Failed: uint64(totals.Failed),
 		},
@@ -54,11 +56,47 @@ func (d *daemon) status() (admin.Status, error) {
 	return s, nil
 }
 
+// kernelStatus is nil for the user-space engine.
+func (d *daemon) kernelStatus() *admin.Kernel {
+	if d.kernel == nil {
+		return nil
+	}
+	k := &admin.Kernel{ABI: datapath.ABI, Adopted: len(d.adopted)}
+	for _, a := range d.kernel.Attachments() {
+		k.Attachments = append(k.Attachments, admin.Attachment{Device: a.Device, Hook: a.Hook, Mode: a.Mode, Pinned: a.Pinned})
+		if a.Pinned {
+			k.Pins = d.cfg.PinFolder()
+		}
+	}
+	return k
+}
+
+// realmNames are in the order of realmNumber.
+func (d *daemon) realmNames() []string {
+	names := make([]string, len(d.cfg.Realms))
+	for i, r := range d.cfg.Realms {
+		names[i] = r.Name
+	}
+	return names
+}
+
 // metricsSources are what Prometheus scrapes.
 func (d *daemon) metricsSources() metrics.Sources {
 	return metrics.Sources{
-		Node: d.cfg.Node, Version: d.version,
+		Node: d.cfg.Node, Version: d.version, Realms: d.realmNames(),
 		Engine: d.engine.Stats,
+		Attachments: func() []metrics.Attachment {
+			if d.kernel == nil {
+				return nil
+			}
+			var list []metrics.Attachment
+			for _, a := range d.kernel.Attachments() {
+				list = append(list, metrics.Attachment{Device: a.Device, Hook: a.Hook, Mode: a.Mode})
+			}
+			return list
+		},
+		Media: func() ([]metrics.TrunkMedia, error) { return trunkMedia(d.gateway) },
+		Ended: d.ended,
 		Calls: func() metrics.Calls {
 			t := d.gateway.Totals()
 			return metrics.Calls{Active: t.Active, Total: uint64(t.Total), Answered: uint64(t.Answered), Failed: uint64(t.Failed)}
@@ -89,6 +127,19 @@ func (d *daemon) metricsSources() metrics.Sources {
 		Draining: d.gateway.Draining,
 		Log:      d.log,
 	}
+}
+
+func trunkMedia(gateway *b2bua.Gateway) ([]metrics.TrunkMedia, error) {
+	trunks, err := gateway.Media()
+	list := make([]metrics.TrunkMedia, len(trunks))
+	for i, t := range trunks {
+		live := make([]metrics.LegQuality, len(t.Live))
+		for j, leg := range t.Live {
+			live[j] = metrics.LegQuality(leg)
+		}
+		list[i] = metrics.TrunkMedia{Trunk: t.Trunk, Realm: t.Realm, Counters: metrics.MediaCounters(t.Counters), Live: live}
+	}
+	return list, err
 }
 
 func trunkDirection(s trunk.DirectionStat) metrics.TrunkDirection {

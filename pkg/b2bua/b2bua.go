@@ -60,6 +60,8 @@ type Gateway struct {
 	calls    map[call.ID]*session
 	draining bool
 	totals   Totals
+	// ended adds up the media of answered calls that have ended, by trunk.
+	ended map[string]MediaCounters
 	// idle is closed when draining and the last call has ended. Calls that come in
 	// even later are refused and do not count.
 	idle     chan struct{}
@@ -74,7 +76,9 @@ type Totals struct {
 
 // New returns a Gateway without calls.
 func New(cfg Config) *Gateway {
-	g := &Gateway{cfg: cfg, calls: make(map[call.ID]*session), idle: make(chan struct{})}
+	g := &Gateway{
+		cfg: cfg, calls: make(map[call.ID]*session), ended: make(map[string]MediaCounters), idle: make(chan struct{}),
+	}
 	g.stop, g.hangup = context.WithCancel(context.Background())
 	return g
 }
@@ -147,17 +151,34 @@ func (g *Gateway) Totals() Totals {
 // Calls returns the live calls with their media counters as of now, in no order.
 func (g *Gateway) Calls() []call.Info {
 	g.mu.Lock()
+	live := g.live()
+	g.mu.Unlock()
+
+	infos := make([]call.Info, len(live))
+	index := make(map[*media.Session]*call.Info, len(live))
+	for i, s := range live {
+		s.mu.Lock()
+		infos[i] = s.info
+		if s.media != nil {
+			index[s.media] = &infos[i]
+		}
+		s.mu.Unlock()
+	}
+	if err := read(g.cfg.Media, index, func(info *call.Info, sent *[2]call.Media) {
+		info.Ingress.Media, info.Egress.Media = sent[call.Ingress], sent[call.Egress]
+	}); err != nil {
+		g.cfg.Log.Warn("calls are shown without their media counters", "error", err)
+	}
+	return infos
+}
+
+// live lists the calls that are up; mu is held.
+func (g *Gateway) live() []*session {
 	live := make([]*session, 0, len(g.calls))
 	for _, s := range g.calls {
 		live = append(live, s)
 	}
-	g.mu.Unlock()
-
-	infos := make([]call.Info, 0, len(live))
-	for _, s := range live {
-		infos = append(infos, s.snapshot())
-	}
-	return infos
+	return live
 }
 
 // enter takes a call into account; it reports whether new calls are refused.
@@ -178,9 +199,16 @@ func (g *Gateway) countAnswer() {
 func (g *Gateway) leave(s *session) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	if !s.isAnswered() {
+	if s.isAnswered() {
+		for _, leg := range []call.LegRecord{s.info.Ingress, s.info.Egress} {
+			sum := g.ended[leg.Trunk]
+			sum.add(&leg.Media)
+			g.ended[leg.Trunk] = sum
+		}
+	} else {
 		g.totals.Failed++
 	}
+	// In the same moment, so that Media finds the call's packets in one place.
 	delete(g.calls, s.info.ID)
 	g.closeIfIdle()
 }

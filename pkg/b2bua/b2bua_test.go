@@ -288,7 +288,7 @@ func TestRefusals(t *testing.T) {
 
 func TestNobodyAnswers(t *testing.T) {
 	callee := newFakeLeg("callee", carrierPeer)
-	b := newBenchWith(t, func(trunks []trunk.Config) { trunks[1].RingTimeout = 30 * time.Millisecond }, callee)
+	b := newBenchWith(t, func(trunks []trunk.Config) { trunks[1].RingTimeout = 500 * time.Millisecond }, callee)
 	caller := b.call(callerSDP)
 	<-b.dialer.dialled
 	callee.emit(call.Progressed{Code: 180})
@@ -429,6 +429,24 @@ func TestDrainThenHangup(t *testing.T) {
 	if err := b.Wait(t.Context()); err != nil {
 		t.Error(err)
 	}
+}
+
+// S7: when the gateway ends a call, a side that does not answer its BYE does not keep the
+// other one waiting for its own.
+func TestBothSidesAreToldAtOnce(t *testing.T) {
+	t.Parallel()
+	callee := newFakeLeg("callee", carrierPeer)
+	callee.deaf = true
+	b := newBench(t, callee)
+	caller := establish(t, b, callee)
+	b.live(t, call.Answered)
+	began := time.Now()
+	b.Hangup()
+	caller.expect(t, "close")
+	if after := time.Since(began); after >= closeTimeout {
+		t.Errorf("the caller was told after %s", after)
+	}
+	b.record(t)
 }
 
 func TestDispositionsHaveDistinctCodes(t *testing.T) {

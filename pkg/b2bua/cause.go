@@ -21,6 +21,7 @@ const (
 	q850TemporaryFailure = 41
 	q850NoCircuit        = 34
 	q850Incompatible     = 88
+	q850TimerExpiry      = 102
 )
 
 func causeNoRoute(ingress string) call.Cause {
@@ -49,6 +50,17 @@ func causeShutdown() call.Cause {
 		Code: "shutdown", By: byTandem, SIP: 503, Q850: q850TemporaryFailure,
 		Text: "The gateway was stopped while the call was up.",
 	}
+}
+
+// causeSilence ends a call that nobody talks on any more (M8). Both sides get Q.850 102
+// with their BYE: a timer of ours ran out, and neither hung up. 504 goes with it (RFC 3398
+// section 8.2.6.1); a BYE has no status, so only the record has that.
+func causeSilence(s media.Silence) call.Cause {
+	text := fmt.Sprintf("No media came from either side for %s.", s.For.Round(time.Second))
+	if s.OneWay {
+		text = fmt.Sprintf("No media came for %s on a call that was one-way or on hold.", s.For.Round(time.Second))
+	}
+	return call.Cause{Code: "media-timeout", By: byTandem, SIP: 504, Q850: q850TimerExpiry, Text: text}
 }
 
 // causeMedia explains an offer that media refused.

@@ -23,6 +23,8 @@ type fakeLeg struct {
 	closed bool
 	ended  bool
 
+	// deaf answers no BYE: Close lasts as long as it may.
+	deaf bool
 	// busy refuses to send a re-INVITE, as a leg does whose own INVITE is not over.
 	busy bool
 }
@@ -33,6 +35,8 @@ type action struct {
 	body []byte
 	// phrase of a response.
 	phrase string
+	// q850 of a close.
+	q850 int
 }
 
 func newFakeLeg(name, peer string) *fakeLeg {
@@ -64,13 +68,16 @@ func (l *fakeLeg) Reinvite(body []byte) error {
 	return l.do(action{what: "reinvite", body: body})
 }
 
-func (l *fakeLeg) Close(_ context.Context, cause call.Cause) {
+func (l *fakeLeg) Close(ctx context.Context, cause call.Cause) {
 	l.mu.Lock()
 	first := !l.closed && !l.ended
 	l.closed = true
 	l.mu.Unlock()
 	if first {
-		l.did <- action{what: "close", code: cause.SIP}
+		l.did <- action{what: "close", code: cause.SIP, q850: cause.Q850}
+	}
+	if l.deaf {
+		<-ctx.Done()
 	}
 }
 
@@ -103,7 +110,7 @@ func (l *fakeLeg) expect(t *testing.T, what string) action {
 			t.Fatalf("%s leg: got %s (%d), want %s", l.name, a.what, a.code, what)
 		}
 		return a
-	case <-time.After(5 * time.Second):
+	case <-time.After(15 * time.Second):
 		t.Fatalf("%s leg: nothing happened, want %s", l.name, what)
 		return action{}
 	}
@@ -142,6 +149,8 @@ type fakeEngine struct {
 	flows map[call.FlowKey]call.Flow
 	// onInstall, if set, runs before flows go in.
 	onInstall func()
+	// broken is what Snapshot fails with.
+	broken error
 }
 
 func newFakeEngine() *fakeEngine { return &fakeEngine{flows: make(map[call.FlowKey]call.Flow)} }
@@ -168,7 +177,18 @@ func (e *fakeEngine) Remove(keys []call.FlowKey) ([]call.FlowStats, error) {
 }
 
 func (e *fakeEngine) Snapshot(keys []call.FlowKey) ([]call.FlowStats, error) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	if e.broken != nil {
+		return nil, e.broken
+	}
 	return e.stats(keys), nil
+}
+
+func (e *fakeEngine) breakDown(err error) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	e.broken = err
 }
 
 func (e *fakeEngine) stats(keys []call.FlowKey) []call.FlowStats {

@@ -42,9 +42,9 @@ type exchange struct {
 	delayed bool
 }
 
-// run is the call. The order of the defers is the order of its end reversed: the
-// legs are closed first (each try closes its own), then the media, so that packets
-// under way while the other side is told still pass; then the record is written.
+// run is the call. The order of the defers is the order of its end reversed: the legs
+// are closed first (a try closes its own, and both if it was answered), then the media, so
+// that packets under way while the other side is told still pass; then the record is written.
 func (s *session) run(draining bool) {
 	var cause call.Cause
 	defer func() { s.finish(cause) }()
@@ -74,7 +74,7 @@ func (s *session) run(draining bool) {
 		cause = causeNoRoute(from.Name())
 		return
 	}
-	session, err := s.cfg.Media.Open(from.Realm(), from.Codecs())
+	session, err := s.cfg.Media.Open(from.Realm(), terms(from))
 	if err != nil {
 		cause = causeMedia(err)
 		return
@@ -186,23 +186,6 @@ func (s *session) setMedia(m *media.Session) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.media = m
-}
-
-// snapshot is the call as others see it, with counters as of now.
-func (s *session) snapshot() call.Info {
-	s.mu.Lock()
-	info, m := s.info, s.media
-	s.mu.Unlock()
-	if m == nil {
-		return info
-	}
-	ingress, egress, err := m.Media()
-	if err != nil {
-		// The call ended meanwhile: its last counters are in the record.
-		return info
-	}
-	info.Ingress.Media, info.Egress.Media = ingress, egress
-	return info
 }
 
 // legRecord describes a leg; t may be nil for a caller that is no trunk of ours.

@@ -22,6 +22,8 @@ func (s *session) talk(egress call.Leg) call.Cause {
 			side = call.Ingress
 		case event = <-egress.Events():
 			side = call.Egress
+		case silence := <-s.media.Silent():
+			return causeSilence(silence)
 		case <-s.stop.Done():
 			return causeShutdown()
 		}

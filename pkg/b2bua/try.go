@@ -20,7 +20,7 @@ func (s *session) try(t *trunk.Trunk) (cause call.Cause, next bool) {
 	t.Attempt(trunk.Out)
 	defer func() { s.countFailure(t, trunk.Out) }()
 
-	if err := s.media.SetEgress(t.Realm(), t.Codecs()); err != nil {
+	if err := s.media.SetEgress(t.Realm(), terms(t)); err != nil {
 		return causeMedia(err), true
 	}
 	invite := s.invite
@@ -39,6 +39,9 @@ func (s *session) try(t *trunk.Trunk) (cause call.Cause, next bool) {
 	}
 	defer func() {
 		if s.isAnswered() {
+			// Both hear of the end at once, however long one of them takes to answer.
+			s.closeLeg(leg, cause, 0)
+			s.closeLeg(s.ingress, cause, 0)
 			s.closeLeg(leg, cause, closeTimeout)
 		} else {
 			// The caller, or the next trunk, does not wait for who did not take the call.

@@ -52,6 +52,8 @@ type Stream struct {
 	Codecs []Codec
 	// PTime and MaxPTime are in ms, or 0.
 	PTime, MaxPTime int
+	// Mux means that RTCP may come and go among the RTP (a=rtcp-mux, RFC 5761).
+	Mux bool
 }
 
 // MediaDesc is a session description reduced to what Tandem acts on.

@@ -41,6 +41,15 @@ type Media struct {
 	MOS float64 `json:"mos"`
 }
 
+// LossRatio is lost of expected packets, 0 to 1; 0 without packets. A packet that came
+// again was expected once.
+func (m Media) LossRatio() float64 {
+	if m.Lost == 0 {
+		return 0
+	}
+	return float64(m.Lost) / float64(m.Lost+m.Packets-min(m.Duplicated, m.Packets))
+}
+
 // LegRecord is one leg of a call, live or ended.
 type LegRecord struct {
 	Trunk  string         `json:"trunk"`

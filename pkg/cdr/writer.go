@@ -232,7 +232,10 @@ func (w *Writer) store(batch []byte, n int) bool {
 
 // encode writes a record as one line, times in UTC to the millisecond.
 func encode(rec call.Record) ([]byte, error) {
-	for _, t := range []*time.Time{&rec.Started, &rec.Rang, &rec.Answered, &rec.Ended} {
+	for _, t := range []*time.Time{
+		&rec.Started, &rec.Rang, &rec.Answered, &rec.Ended,
+		&rec.Ingress.Media.First, &rec.Ingress.Media.Last, &rec.Egress.Media.First, &rec.Egress.Media.Last,
+	} {
 		if !t.IsZero() {
 			*t = t.UTC().Truncate(time.Millisecond)
 		}

@@ -36,7 +36,11 @@ func record(n int) call.Record {
 	leg := call.LegRecord{
 		Trunk: "genesys", Realm: "platform", CallID: "a84b4c76e66710@192.0.2.10",
 		Local: netip.MustParseAddrPort("192.0.2.2:5060"), Remote: netip.MustParseAddrPort("192.0.2.10:5060"),
-		Media: call.Media{Codec: "PCMA/8000", Packets: 500, Bytes: 86000, Lost: 1, JitterMS: 0.25},
+		Media: call.Media{
+			Codec: "PCMA/8000", Packets: 500, Bytes: 86000, Lost: 1, Reordered: 2, Duplicated: 3, OutOfPolicy: 4, Digits: 16, SSRCChanges: 1,
+			JitterMS: 0.25, GapMS: 60.5, First: started.Add(2*time.Second + 1), Last: started.Add(12 * time.Second),
+			RemoteLost: 5, RemoteJitterMS: 1.5, RTTMS: 31.25, MOS: 4.31,
+		},
 	}
 	return call.Record{
 		ID: call.ID(id(n)), Node: "gw1", From: "+4930111", To: "+4930222", Started: started, Answered: started.Add(2 * time.Second), Ended: started.Add(12 * time.Second),
@@ -83,7 +87,7 @@ func read(t *testing.T, path string) []call.Record {
 	return records
 }
 
-// TestRecordComesBack (O3): what is written is read again, times in UTC milliseconds.
+// TestRecordComesBack (O3, M11): what is written is read again, times in UTC milliseconds.
 func TestRecordComesBack(t *testing.T) {
 	cfg := testConfig(t)
 	w := open(t, cfg)
@@ -91,7 +95,10 @@ func TestRecordComesBack(t *testing.T) {
 	w.Write(want)
 	closeWriter(t, w)
 
-	for _, at := range []*time.Time{&want.Started, &want.Answered, &want.Ended} {
+	for _, at := range []*time.Time{
+		&want.Started, &want.Answered, &want.Ended,
+		&want.Ingress.Media.First, &want.Ingress.Media.Last, &want.Egress.Media.First, &want.Egress.Media.Last,
+	} {
 		*at = at.UTC().Truncate(time.Millisecond)
 	}
 	if diff := cmp.Diff([]call.Record{want}, read(t, cfg.File), cmpopts.EquateComparable(netip.AddrPort{})); diff != "" {
@@ -101,7 +108,9 @@ func TestRecordComesBack(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	for _, part := range []string{`"started":"2026-03-29T00:00:00.123Z"`, `The caller <hung up> & left.`} {
+	for _, part := range []string{`"started":"2026-03-29T00:00:00.123Z"`, `The caller <hung up> & left.`,
+		`"first":"2026-03-29T00:00:02.123Z"`, `"mos":4.31`, `"rtt_ms":31.25`, `"gap_ms":60.5`, `"remote_lost":5`, `"duplicated":3`, `"out_of_policy":4`, `"digits":16`,
+	} {
 		if !bytes.Contains(text, []byte(part)) {
 			t.Errorf("%s is not in %s", part, text)
 		}

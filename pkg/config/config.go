@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"github.com/tandem-sbc/tandem/pkg/admin"
+	"github.com/tandem-sbc/tandem/pkg/admit"
 	"github.com/tandem-sbc/tandem/pkg/call"
 	"github.com/tandem-sbc/tandem/pkg/cdr"
 	"github.com/tandem-sbc/tandem/pkg/metrics"
@@ -22,9 +23,11 @@ import (
 type Config struct {
 	Node     string              `yaml:"node" json:"node" required:"true" doc:"Name of this gateway, for records and logs."`
 	Engine   string              `yaml:"engine" json:"engine" enum:"auto,kernel,userspace" doc:"What moves media: the kernel (XDP), sockets in user space, or auto: the kernel if it can, else user space, said loudly."`
-	MaxCalls int                 `yaml:"max_calls" json:"max_calls" range:"1-262144" doc:"Most calls at once on the whole gateway. The kernel engine's maps are allocated for it at start."`
+	MaxCalls int                 `yaml:"max_calls" json:"max_calls" range:"1-262144" doc:"Most calls at once on the whole gateway. The kernel engine's maps are allocated for it at start; docs/architecture.md says how much memory that is."`
+	Pins     string              `yaml:"pins" json:"pins" doc:"Folder on bpffs where the kernel engine keeps its program, maps and flows when the daemon ends, so that the next one goes on with them: auto is /sys/fs/bpf/tdm-NODE (dots of the node's name as dashes), none keeps nothing. tandemd --unload clears it."`
 	Drain    time.Duration       `yaml:"drain" json:"drain" range:"0s-24h" doc:"How long a stopping gateway waits for its calls before it hangs them up."`
 	Log      Log                 `yaml:"log" json:"log" doc:"Log, to standard error."`
+	Guard    admit.GuardConfig   `yaml:"guard" json:"guard" doc:"What the kernel engine drops at the wire. Targets of trunks are known peers and exempt."`
 	Realms   []realm.Config      `yaml:"realms" json:"realms" required:"true" doc:"Network attachments, one address each."`
 	Trunks   []trunk.Config      `yaml:"trunks" json:"trunks" required:"true" doc:"SIP peers."`
 	Groups   []trunk.GroupConfig `yaml:"groups" json:"groups" doc:"Sets of trunks that can stand in for each other."`
@@ -50,9 +53,11 @@ type Media struct {
 func (c *Config) SetDefaults() {
 	c.Engine = call.EngineAuto
 	c.MaxCalls = 16384
+	c.Pins = pinsAuto
 	c.Drain = 30 * time.Second
 	c.Log = Log{Level: "info", Format: "auto"}
 	c.Media = Media{Quarantine: 5 * time.Second} // M9
+	c.Guard.SetDefaults()
 	c.Admin.SetDefaults()
 	c.Metrics.SetDefaults()
 	c.CDR.SetDefaults()

@@ -102,6 +102,26 @@ var rows = []row{
 	{name: "bad metrics on a realm (N6)", new: "metrics: {address: 198.51.100.2:9464}\n", parseOnly: true,
 		want: `tandem.yaml:30: metrics.address: 198.51.100.2:9464 can be reached from realm "carrier"; give the management network's address, or 127.0.0.1`},
 
+	// The guard (S13) and the pins (H5).
+	{name: "OK guard", new: "guard: {deny: [203.0.113.128/25, 10.0.0.0/8], sip_per_second: 0}\n"},
+	{name: "bad deny covers a target", new: "guard:\n  deny: [10.0.0.0/8, 203.0.113.0/24]\n", parseOnly: true,
+		want: `tandem.yaml:31: guard.deny[1]: 203.0.113.0/24 covers 203.0.113.10, a target of trunk "carrier-a"; deny smaller prefixes that leave 203.0.113.10 out, or remove the target`},
+	{name: "bad deny without length", new: "guard: {deny: [203.0.113.10]}\n",
+		want: `tandem.yaml:30: guard.deny[0]: "203.0.113.10" is not an address with its prefix length; write it like 192.0.2.2/24`},
+	{name: "bad deny of a host in a subnet", new: "guard: {deny: [10.0.0.1/8]}\n", parseOnly: true,
+		want: `tandem.yaml:30: guard.deny[0]: 10.0.0.1/8 is a host in a subnet; write 10.0.0.0/8 for the subnet, or 10.0.0.1/32 for the one host`},
+	{name: "bad budget", new: "guard: {udp_per_second: 5000000000}\n",
+		want: `tandem.yaml:30: guard.udp_per_second: 5000000000 is out of range; give a whole number from 0 to 1000000`},
+	{name: "OK pins off", new: "pins: none\n"},
+	{name: "OK pins off in other words", new: "pins: \"\"\n"},
+	{name: "OK pins elsewhere", new: "pins: /run/bpf/tdm-a\n"},
+	{name: "bad pins", new: "pins: tdm-a\n", parseOnly: true,
+		want: `tandem.yaml:30: pins: "tdm-a" is not an absolute path; give auto, none, or a folder on bpffs, e.g. /sys/fs/bpf/tdm-gw1`},
+	{name: "bad pins among those of others", new: "pins: /sys/fs/bpf\n", parseOnly: true,
+		want: `tandem.yaml:30: pins: /sys/fs/bpf holds what other programs pin too; name a folder in it, e.g. /sys/fs/bpf/tdm-gw1`},
+	{name: "bad pins with a dot", new: "pins: /sys/fs/bpf/tdm.a\n", parseOnly: true,
+		want: `tandem.yaml:30: pins: bpffs allows no dot in the name "tdm.a"; write it without`},
+
 	// Realms.
 	{name: "bad address without length", old: "192.0.2.2/24", new: "192.0.2.2",
 		want: `tandem.yaml:5: realms[0].address: "192.0.2.2" is not an address with its prefix length; write it like 192.0.2.2/24`},
@@ -126,8 +146,7 @@ var rows = []row{
 	{name: "bad target without a list", old: "[192.0.2.10]", new: "192.0.2.10", want: `tandem.yaml:16: trunks[0].targets: is text and should be a list; write targets: [192.0.2.10]`},
 	{name: "bad target is ourselves", old: "[192.0.2.10]", new: "[192.0.2.2:5060]", parseOnly: true,
 		want: `tandem.yaml:16: trunks[0].targets[0]: 192.0.2.2:5060 is this gateway's own address in realm "platform"; give the peer's`},
-	{name: "bad target out of reach", old: "[192.0.2.10]", new: "[203.0.113.7]", parseOnly: true,
-		want: `tandem.yaml:16: trunks[0].targets[0]: 203.0.113.7 is outside 192.0.2.0/24, and realm "platform" has no gateway; give realm "platform" a gateway, or a target in its subnet`},
+	{name: "OK target beyond the subnet without a gateway: the kernel has routes (N8)", old: "[192.0.2.10]", new: "[203.0.113.7]"},
 	{name: "bad transport", old: "kind: platform", new: "kind: platform\n    transport: tcp", want: `tandem.yaml:16: trunks[0].transport: "tcp" is not known here; give one of udp`},
 	{name: "bad codec", old: "kind: platform", new: "kind: platform\n    codecs: [PCMA, PMCU]", parseOnly: true,
 		want: `tandem.yaml:16: trunks[0].codecs[1]: no codec "PMCU" is known; did you mean "PCMU"?`},
@@ -142,13 +161,13 @@ var rows = []row{
 		want: `tandem.yaml:27: routes[1]: is never reached: route "out" takes all its calls; move it before routes[0], or remove it`},
 
 	// The grammar.
-	{name: "bad key", new: "colour: blue\n", want: `tandem.yaml:30: colour: is not a key; known here are node, engine, max_calls, drain, log, realms, trunks, groups, routes, media, admin, metrics, cdr`},
+	{name: "bad key", new: "colour: blue\n", want: `tandem.yaml:30: colour: is not a key; known here are node, engine, max_calls, pins, drain, log, guard, realms, trunks, groups, routes, media, admin, metrics, cdr`},
 	{name: "bad key misspelt is read as meant", old: "address: 192.0.2.2/24", new: "adress: 192.0.2.2",
 		want: `tandem.yaml:5: realms[0].adress: is not a key; did you mean "address"?` + "\n" +
 			`tandem.yaml:5: realms[0].address: "192.0.2.2" is not an address with its prefix length; write it like 192.0.2.2/24`},
 	{name: "bad key twice", old: "interface: eth1", new: "interface: eth1\n    interface: eth3", parseOnly: true,
 		want: `tandem.yaml:5: realms[0].interface: is given twice, first in line 4; remove one`},
-	{name: "bad key that is no word", new: "\"a.b\\n\": 1\n", want: `tandem.yaml:30: "a.b\n": is not a key; known here are node, engine, max_calls, drain, log, realms, trunks, groups, routes, media, admin, metrics, cdr`},
+	{name: "bad key that is no word", new: "\"a.b\\n\": 1\n", want: `tandem.yaml:30: "a.b\n": is not a key; known here are node, engine, max_calls, pins, drain, log, guard, realms, trunks, groups, routes, media, admin, metrics, cdr`},
 	{name: "bad map for a list", new: "routes: {}\n", parseOnly: true, want: `tandem.yaml:30: routes: is given twice, first in line 24; remove one`},
 	{name: "bad list for a map", new: "cdr: [a]\n", want: `tandem.yaml:30: cdr: is a list and should be a map of keys; write KEY: VALUE with keys file, max_size_mb, keep`},
 	{name: "bad map for a value", old: "node: gw1", new: "node: {name: gw1}", want: `tandem.yaml:1: node: is a map and should be text; give one value`},
@@ -181,7 +200,7 @@ func TestParseNotAConfig(t *testing.T) {
 		"empty":             {"", "tandem.yaml:1: the file is empty; start from docs/tandem.yaml"},
 		"only comments":     {"# nothing\n\n# here\n", "tandem.yaml:1: the file is empty; start from docs/tandem.yaml"},
 		"two documents":     {good + "---\nnode: gw2\n", "tandem.yaml:31: a second document starts here; keep one, and remove the --- between them"},
-		"a word":            {"hello", "tandem.yaml:1: the file is text and should be a map of keys; write KEY: VALUE with keys node, engine, max_calls, drain, log, realms, trunks, groups, routes, media, admin, metrics, cdr"},
+		"a word":            {"hello", "tandem.yaml:1: the file is text and should be a map of keys; write KEY: VALUE with keys node, engine, max_calls, pins, drain, log, guard, realms, trunks, groups, routes, media, admin, metrics, cdr"},
 		"a tab":             {"node: gw1\nlog:\n\tlevel: info\n", "tandem.yaml:3: this is not YAML: found character '\t' that cannot start any token" + yaml},
 		"an open bracket":   {"node: [gw1\nengine: auto\n", "tandem.yaml:2: this is not YAML: ',' or ']' must be specified" + yaml},
 		"an open quote":     {"node: \"gw1\n", "tandem.yaml:1: this is not YAML: could not find end character of double-quoted text" + yaml},
@@ -239,7 +258,8 @@ func TestParseDefaults(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if c.Engine != "auto" || c.MaxCalls != 16384 || c.Drain != 30*time.Second || c.Media.Quarantine != 5*time.Second || c.CDR.Keep != 10 {
+	if c.Engine != "auto" || c.MaxCalls != 16384 || c.Drain != 30*time.Second || c.Media.Quarantine != 5*time.Second || c.CDR.Keep != 10 ||
+		c.PinFolder() != "/sys/fs/bpf/tdm-gw1" || c.Guard.SIPPerSecond != 50 || c.Guard.UDPPerSecond != 100 || c.Guard.Deny != nil {
 		t.Errorf("defaults of the file: %+v", c)
 	}
 	if r := c.Realms[0]; r.SIPAddr().String() != "192.0.2.2:5060" || r.SIPDSCP != 24 || r.DSCP != 46 || r.Device() != "eth1" || r.Gateway.IsValid() {
@@ -250,6 +270,22 @@ func TestParseDefaults(t *testing.T) {
 	}
 	if c.Trunks[0].RingTimeout != 3*time.Minute || c.Trunks[0].Transport != "udp" || c.Groups[0].Strategy != "round_robin" {
 		t.Errorf("defaults of trunks and groups: %+v %+v", c.Trunks[0], c.Groups[0])
+	}
+}
+
+// H5: each gateway on a host keeps its kernel state in a folder of its own.
+func TestPinFolder(t *testing.T) {
+	for _, row := range []struct{ pins, node, want string }{
+		{"auto", "gw1", "/sys/fs/bpf/tdm-gw1"},
+		{"auto", "gw1.example.com", "/sys/fs/bpf/tdm-gw1-example-com"},
+		{"/run/bpf/a", "gw1", "/run/bpf/a"},
+		{"none", "gw1", ""},
+		{"", "gw1", ""},
+	} {
+		c := Config{Node: row.node, Pins: row.pins}
+		if got := c.PinFolder(); got != row.want {
+			t.Errorf("pins %q of node %s: %q, want %q", row.pins, row.node, got, row.want)
+		}
 	}
 }
 
@@ -268,10 +304,10 @@ func TestParseLargest(t *testing.T) {
 	_, err := Parse("tandem.yaml", []byte(b.String()))
 	var findings *Errors
 	if !errors.As(err, &findings) {
-		t.Fatalf("error is %v; it should be about the targets", err)
+		t.Fatalf("error is %v; it should be about targets that are taken", err)
 	}
-	// Every second target is out of reach, and from the 251st on each first one is taken.
-	if n := len(findings.Findings); n != 1000+750 {
+	// From the 251st trunk on the first target is taken.
+	if n := len(findings.Findings); n != 750 {
 		t.Errorf("%d findings, the first is %v", n, findings.Findings[0])
 	}
 }

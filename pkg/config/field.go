@@ -84,7 +84,7 @@ func kindOf(t reflect.Type) kind {
 		return kindList
 	case reflect.String:
 		return kindString
-	case reflect.Int, reflect.Uint8, reflect.Uint16:
+	case reflect.Int, reflect.Uint8, reflect.Uint16, reflect.Uint32:
 		return kindInteger
 	}
 	panic(fmt.Sprintf("config: type %s has no YAML form", t))

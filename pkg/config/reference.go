@@ -60,8 +60,11 @@ func typeName(f field) string {
 	case kindMap:
 		return fmt.Sprintf("[keys](#%s)", f.key)
 	case kindList:
-		if kindOf(f.typ.Elem()) == kindMap {
+		switch kindOf(f.typ.Elem()) {
+		case kindMap:
 			return fmt.Sprintf("[list](#%s)", f.key)
+		case kindText:
+			return "list of " + texts[f.typ.Elem()].name
 		}
 		return "list of text"
 	case kindInteger:

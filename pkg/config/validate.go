@@ -20,6 +20,7 @@ func (c *Config) Validate() invalid.List {
 	l.Name("node", c.Node)
 	l.OneOf("engine", c.Engine, call.EngineAuto, call.EngineKernel, call.EngineUserspace)
 	l.Between("max_calls", c.MaxCalls, 1, 262_144)
+	validatePins(&l, c.Pins)
 	within(&l, "drain", c.Drain, 0, 24*time.Hour)
 	l.OneOf("log.level", c.Log.Level, "debug", "info", "warn", "error")
 	l.OneOf("log.format", c.Log.Format, "auto", "human", "json")
@@ -42,6 +43,8 @@ func (c *Config) Validate() invalid.List {
 	for i, t := range c.Trunks {
 		l.Under(fmt.Sprintf("trunks[%d]", i), c.validateReach(t))
 	}
+	l.Under("guard", c.Guard.Validate())
+	c.validateGuard(&l)
 	l.Under("groups", trunk.ValidateGroups(c.Groups, c.Trunks))
 	if len(c.Routes) == 0 {
 		l.Add("routes", "without one no call can go anywhere", "is missing")
@@ -60,7 +63,7 @@ func within(l *invalid.List, key string, d, low, high time.Duration) {
 // validateAttachments keeps realms apart where the kernel engine tells them apart.
 func (c *Config) validateAttachments(l *invalid.List) {
 	for i, r := range c.Realms {
-		j := slices.IndexFunc(c.Realms[:i], func(o realm.Config) bool { return o.Interface == r.Interface && o.VLAN == r.VLAN })
+		j := slices.IndexFunc(c.Realms[:i], func(o realm.Config) bool { return o.Interface == r.Interface && o.Device() == r.Device() })
 		if j < 0 || r.Interface == "" {
 			continue
 		}
@@ -70,7 +73,8 @@ func (c *Config) validateAttachments(l *invalid.List) {
 	}
 }
 
-// validateReach checks that a trunk's realm exists and has a way to the trunk's targets.
+// validateReach checks that a trunk's realm exists and that the trunk is not ourselves.
+// Whether there is a way to the targets is for the kernel's routes to say (N8).
 func (c *Config) validateReach(t trunk.Config) invalid.List {
 	var l invalid.List
 	if t.Realm == "" {
@@ -91,16 +95,33 @@ func (c *Config) validateReach(t trunk.Config) invalid.List {
 		if err != nil || !r.Address.IsValid() {
 			continue // said where it was read
 		}
-		key := fmt.Sprintf("targets[%d]", i)
-		switch {
-		case target == r.SIPAddr():
-			l.Add(key, "give the peer's", "%s is this gateway's own address in realm %q", target, r.Name)
-		case !r.Address.Contains(target.Addr()) && !r.Gateway.IsValid():
-			l.Add(key, fmt.Sprintf("give realm %q a gateway, or a target in its subnet", r.Name),
-				"%s is outside %s, and realm %q has no gateway", target.Addr(), r.Address.Masked(), r.Name)
+		if target == r.SIPAddr() {
+			l.Add(fmt.Sprintf("targets[%d]", i), "give the peer's", "%s is this gateway's own address in realm %q", target, r.Name)
 		}
 	}
 	return l
+}
+
+// validateGuard keeps the deny list off the trunks (S13).
+func (c *Config) validateGuard(l *invalid.List) {
+	for i, denied := range c.Guard.Deny {
+		if t, target, covered := c.targetIn(denied); covered {
+			l.Add(fmt.Sprintf("guard.deny[%d]", i), fmt.Sprintf("deny smaller prefixes that leave %s out, or remove the target", target),
+				"%s covers %s, a target of trunk %q", denied, target, t)
+		}
+	}
+}
+
+// targetIn finds the first trunk that has a target in a prefix.
+func (c *Config) targetIn(p netip.Prefix) (trunkName string, target netip.Addr, found bool) {
+	for _, t := range c.Trunks {
+		for _, text := range t.Targets {
+			if target, err := trunk.ParseTarget(text); err == nil && p.Contains(target.Addr()) {
+				return t.Name, target.Addr(), true
+			}
+		}
+	}
+	return "", netip.Addr{}, false
 }
 
 // validateManagement keeps metrics off the realms (N6). Loopback cannot be reached

@@ -142,8 +142,8 @@ func (c clock) time(ns uint64) time.Time {
 
 // snapshot is what a flow's counters were at one time.
 type snapshot struct {
-	packets, bytes, refused, outOfPolicy, before, lost, first, last        uint64
-	highest, base, reordered, duplicated, jitter, gap, ssrc, ssrcs, digits uint32
+	packets, bytes, refused, outOfPolicy, before, lost, first, last, control uint64
+	highest, base, reordered, duplicated, jitter, gap, ssrc, ssrcs, digits   uint32
 }
 
 // stats reads the counters. Loss is that of closed runs of sequence numbers plus what the
@@ -171,7 +171,7 @@ func (s snapshot) stats(key call.FlowKey, c clock) call.FlowStats {
 		Jitter:      time.Duration(s.jitter >> 4),
 		Gap:         time.Duration(s.gap) << 10,
 		First:       c.time(s.first),
-		Last:        c.time(s.last),
+		Last:        c.time(max(s.last, s.control)),
 	}
 }
 

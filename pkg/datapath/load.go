@@ -1,6 +1,7 @@
 package datapath
 
 import (
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"maps"
@@ -9,6 +10,8 @@ import (
 
 	"github.com/cilium/ebpf"
 	"golang.org/x/sys/unix"
+
+	"github.com/tandem-sbc/tandem/pkg/g711"
 )
 
 // sizes of the maps, from the configuration.
@@ -84,7 +87,23 @@ func plan(n sizes, guard Guard) (*ebpf.CollectionSpec, error) {
 			return nil, fmt.Errorf("tell the program its %s: %w", name, err)
 		}
 	}
+	spec.Maps[tandemMapLaws].Contents = []ebpf.MapKV{
+		{Key: uint32(0), Value: pairs(&g711.ALawToULaw)},
+		{Key: uint32(1), Value: pairs(&g711.ULawToALaw)},
+	}
 	return spec, nil
+}
+
+// pairs is a conversion of two octets at a time, in the byte order of this machine.
+func pairs(octets *[256]byte) []byte {
+	table := make([]byte, 2<<16)
+	for first := range octets {
+		for second := range octets {
+			pair := binary.NativeEndian.Uint16([]byte{byte(first), byte(second)})
+			table[2*int(pair)], table[2*int(pair)+1] = octets[first], octets[second]
+		}
+	}
+	return table
 }
 
 // shared names the maps that outlive a program. The others hold the settings of one program,

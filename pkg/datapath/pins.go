@@ -1,7 +1,6 @@
 package datapath
 
 import (
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -14,7 +13,6 @@ import (
 
 	"github.com/cilium/ebpf"
 	"github.com/cilium/ebpf/link"
-	"golang.org/x/sys/unix"
 )
 
 // ABI numbers the meaning of what is pinned, and is ABI of bpf/include/tandem/abi.h. Sizes
@@ -30,129 +28,6 @@ const (
 	pinPoll = "poll-"
 	pinUndo = "undo"
 )
-
-// Maps of Go's own, that no program reads.
-const (
-	mapAbout = "about"
-	mapUndo  = "undo"
-)
-
-// defaultBPFFS is where the kernel's bpffs belongs.
-const defaultBPFFS = "/sys/fs/bpf"
-
-// errNoBPFFS: nothing can be pinned here.
-var errNoBPFFS = errors.New("no bpffs")
-
-// mapSet are maps by name.
-type mapSet map[string]*ebpf.Map
-
-// close may be called more than once.
-func (s mapSet) close() error {
-	var errs []error
-	for _, m := range s {
-		errs = append(errs, m.Close())
-	}
-	clear(s)
-	return errors.Join(errs...)
-}
-
-// about says what a generation of maps was made for, so that it can be read without
-// knowing the layout of any other map.
-type about struct {
-	ABI    int
-	Netns  uint64 // cookie of the network namespace
-	Realms []aboutRealm
-}
-
-// aboutRealm is a realm, and the index of its first media port in the flow table.
-type aboutRealm struct {
-	Realm
-	Flows uint32
-}
-
-// spec is a map that holds a.
-func (a about) spec() (*ebpf.MapSpec, error) {
-	text, err := json.Marshal(a)
-	if err != nil {
-		return nil, fmt.Errorf("describe the maps: %w", err)
-	}
-	text = append(text, make([]byte, -len(text)&7)...)
-	return &ebpf.MapSpec{
-		Name: mapAbout, Type: ebpf.Array, KeySize: 4, ValueSize: uint32(len(text)), MaxEntries: 1,
-		Contents: []ebpf.MapKV{{Key: uint32(0), Value: text}},
-	}, nil
-}
-
-func readAbout(m *ebpf.Map) (a about, err error) {
-	text, err := m.LookupBytes(uint32(0))
-	if err == nil {
-		err = json.Unmarshal([]byte(strings.TrimRight(string(text), "\x00")), &a)
-	}
-	if err != nil {
-		return about{}, fmt.Errorf("read what the pinned maps are for: %w", err)
-	}
-	return a, nil
-}
-
-// generation is one pinned set of maps. It is live while an attached program uses it;
-// one that no program uses was left by a crash, and is rubbish.
-type generation struct {
-	number int
-	dir    string
-	maps   mapSet
-	about  about
-}
-
-func readGeneration(dir string, number int) (_ *generation, err error) {
-	g := &generation{number: number, dir: dir, maps: mapSet{}}
-	defer func() {
-		if err != nil {
-			err = errors.Join(err, g.maps.close())
-		}
-	}()
-	files, err := os.ReadDir(dir)
-	if err != nil {
-		return nil, err
-	}
-	for _, f := range files {
-		m, err := ebpf.LoadPinnedMap(filepath.Join(dir, f.Name()), nil)
-		if err != nil {
-			return nil, fmt.Errorf("%s: %w", filepath.Join(dir, f.Name()), err)
-		}
-		g.maps[f.Name()] = m
-	}
-	if m := g.maps[mapAbout]; m != nil { // none if a crash came while the maps were being pinned
-		if g.about, err = readAbout(m); err != nil {
-			return nil, fmt.Errorf("%s: %w", dir, err)
-		}
-	}
-	return g, nil
-}
-
-// ids of the maps.
-func (g *generation) ids() (map[ebpf.MapID]bool, error) {
-	ids := map[ebpf.MapID]bool{}
-	for name, m := range g.maps {
-		id, err := mapID(m)
-		if err != nil {
-			return nil, fmt.Errorf("%s/%s: %w", g.dir, name, err)
-		}
-		ids[id] = true
-	}
-	return ids, nil
-}
-
-func mapID(m *ebpf.Map) (ebpf.MapID, error) {
-	info, err := m.Info()
-	if err != nil {
-		return 0, err
-	}
-	id, ok := info.ID()
-	if !ok {
-		return 0, errors.New("the kernel tells no map ids")
-	}
-	return id, nil
-}
 
 // pins is the pinned state below a directory, which is this process's own as long as it
 // is open.
@@ -197,90 +72,6 @@ func openPins(dir string, s *space, log *slog.Logger) (_ *pins, err error) {
 		return nil, err
 	}
 	return p, p.survey(s)
-}
-
-// needBPFFS makes sure that dir can be made on a bpffs, and mounts one at its usual place
-// if it is missing there.
-func needBPFFS(dir string) error {
-	if !filepath.IsAbs(dir) {
-		return fmt.Errorf("pins %q is not an absolute path", dir)
-	}
-	at := filepath.Clean(dir)
-	var stat unix.Statfs_t
-	for err := unix.Statfs(at, &stat); err != nil; err = unix.Statfs(at, &stat) {
-		if !errors.Is(err, unix.ENOENT) || at == "/" {
-			return fmt.Errorf("pins: %s: %w", at, err)
-		}
-		at = filepath.Dir(at)
-	}
-	if stat.Type == unix.BPF_FS_MAGIC {
-		return nil
-	}
-	if at != defaultBPFFS {
-		return fmt.Errorf("%w at %s", errNoBPFFS, at)
-	}
-	// A mount in a namespace of our own would end with us, and the pins with it.
-	if private, err := privateMounts(); err != nil {
-		return err
-	} else if private {
-		return fmt.Errorf("%w at %s in this mount namespace, as under \"ip netns exec\"", errNoBPFFS, at)
-	}
-	if err := unix.Mount("bpf", at, "bpf", unix.MS_NOSUID|unix.MS_NODEV|unix.MS_NOEXEC|unix.MS_RELATIME, "mode=0700"); err != nil {
-		return fmt.Errorf("%w: mount it at %s: %w", errNoBPFFS, at, err)
-	}
-	return nil
-}
-
-// privateMounts reports whether init, or else the parent process, has other mounts than we.
-func privateMounts() (bool, error) {
-	own, err := os.Readlink("/proc/thread-self/ns/mnt")
-	if err != nil {
-		return false, fmt.Errorf("mount namespace: %w", err)
-	}
-	for _, pid := range []int{1, os.Getppid()} {
-		theirs, err := os.Readlink(fmt.Sprintf("/proc/%d/ns/mnt", pid))
-		if err != nil {
-			continue // not ours to look at, as in some containers
-		}
-		if theirs != own {
-			return true, nil
-		}
-	}
-	return false, nil
-}
-
-// lockDir makes the directory and takes it for this process. The lock is the kernel's, on
-// the inode: it ends with the process, however that ends.
-func lockDir(dir string) (*os.File, error) {
-	for {
-		if err := os.MkdirAll(dir, 0o700); err != nil {
-			return nil, fmt.Errorf("pins: %w", err)
-		}
-		f, err := os.Open(dir)
-		if errors.Is(err, fs.ErrNotExist) {
-			continue
-		}
-		if err != nil {
-			return nil, fmt.Errorf("pins: %w", err)
-		}
-		if err := unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB); err != nil {
-			_ = f.Close()
-			if errors.Is(err, unix.EWOULDBLOCK) {
-				err = fmt.Errorf("%w: another gateway runs with them: end it, or give this one other pins", ErrBusy)
-			}
-			return nil, fmt.Errorf("pins %s: %w", dir, err)
-		}
-		// Unload may have removed the directory that we have just locked.
-		here, err := os.Stat(dir)
-		locked, err2 := f.Stat()
-		if err == nil && err2 == nil && os.SameFile(here, locked) {
-			return f, nil
-		}
-		_ = f.Close()
-		if err := errors.Join(err, err2); err != nil && !errors.Is(err, fs.ErrNotExist) {
-			return nil, fmt.Errorf("pins: %w", err)
-		}
-	}
 }
 
 // read loads links and generations. Links of devices that are gone are removed.
@@ -393,9 +184,12 @@ func (p *pins) survey(s *space) error {
 			progs[ifindex] = info.Program
 		}
 	}
-	if g := p.newest(); g != nil && g.about.Netns != 0 && g.about.Netns != s.cookie && len(progs) > 0 {
-		return fmt.Errorf("pins %s: %w: they belong to a gateway in another network namespace, whose calls go on: "+
-			"unload them there, or give this one other pins", p.dir, ErrBusy)
+	if g := p.newest(); g != nil && g.about.Netns != 0 && g.about.Netns != s.cookie {
+		if len(progs) > 0 {
+			return fmt.Errorf("pins %s: %w: they belong to a gateway in another network namespace, whose calls go on: "+
+				"unload them there, or give this one other pins", p.dir, ErrBusy)
+		}
+		return p.undo.forget() // that namespace is gone, and its devices with it
 	}
 	for _, ifindex := range p.undo.devices() {
 		if progs[ifindex] != 0 || !p.undo.has(ifindex, undoFilter) {
@@ -439,24 +233,6 @@ func (p *pins) generationOf(id ebpf.ProgramID) (*generation, error) {
 		}
 	}
 	return nil, nil
-}
-
-// mapsOf lists the maps that a program in the kernel uses.
-func mapsOf(id ebpf.ProgramID) ([]ebpf.MapID, error) {
-	prog, err := ebpf.NewProgramFromID(id)
-	if err != nil {
-		return nil, fmt.Errorf("program %d: %w", id, err)
-	}
-	defer prog.Close()
-	info, err := prog.Info()
-	if err != nil {
-		return nil, fmt.Errorf("program %d: %w", id, err)
-	}
-	used, ok := info.MapIDs()
-	if !ok {
-		return nil, fmt.Errorf("program %d: the kernel does not tell its maps", id)
-	}
-	return used, nil
 }
 
 // newest is the youngest generation, live or not; nil if there is none.
@@ -560,30 +336,23 @@ func (p *pins) close() error {
 	if p == nil {
 		return nil
 	}
-	errs := []error{p.release(), p.undo.close()}
-	if p.lock != nil {
-		errs = append(errs, p.lock.Close())
-	}
-	return errors.Join(errs...)
-}
-
-// release lets go of what is needed only for a start: maps, and links that no device took.
-func (p *pins) release() error {
-	var errs []error
+	errs := []error{p.undo.close()}
 	for _, l := range p.links {
 		errs = append(errs, l.Close())
 	}
 	for _, g := range p.generations {
 		errs = append(errs, g.maps.close())
 	}
-	p.links, p.generations, p.running = map[string]link.Link{}, nil, nil
+	if p.lock != nil {
+		errs = append(errs, p.lock.Close())
+	}
 	return errors.Join(errs...)
 }
 
 // Unload takes away all that engines with these pins have left in the kernel: programs,
 // flows and maps go, VLAN receive offload is as it was. Nothing pinned is no error; an
 // engine that is open with them is one that wraps ErrBusy.
-func Unload(dir string) (err error) {
+func Unload(dir string) error {
 	if _, err := os.Stat(dir); errors.Is(err, fs.ErrNotExist) {
 		return nil
 	}
@@ -591,7 +360,7 @@ func Unload(dir string) (err error) {
 	if err != nil {
 		return err
 	}
-	defer func() { s.close() }()
+	defer s.close()
 	p, err := openPins(dir, s, slog.New(slog.DiscardHandler))
 	if err != nil || p == nil {
 		return err

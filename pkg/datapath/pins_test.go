@@ -14,6 +14,7 @@ import (
 	"testing"
 
 	"github.com/cilium/ebpf"
+	"github.com/cilium/ebpf/link"
 	"golang.org/x/sys/unix"
 
 	"github.com/tandem-sbc/tandem/pkg/call"
@@ -134,7 +135,7 @@ func TestRestart(t *testing.T) {
 	}
 	s := w.newStream(t)
 	for i := range 20 {
-		before := attachedIDs(t, e)
+		before, links := attachedIDs(t, e), linkIDs(t, e)
 		shut(t, e)
 		if i%4 == 3 {
 			c := w.startChild(t, cfg, 0)
@@ -146,6 +147,9 @@ func TestRestart(t *testing.T) {
 		wantAdopted(t, e, flows)
 		if after := attachedIDs(t, e); after[0] == before[0] || after[1] == before[1] {
 			t.Fatalf("restart %d: programs %v became %v: none was replaced", i, before, after)
+		}
+		if now := linkIDs(t, e); !slices.Equal(now, links) {
+			t.Fatalf("restart %d: links %v became %v: the device was without a program", i, links, now)
 		}
 		s.advance(t, 200)
 	}
@@ -174,6 +178,23 @@ func attachedIDs(t *testing.T, e *Engine) []ebpf.ProgramID {
 			t.Fatal(err)
 		}
 		ids = append(ids, id)
+	}
+	return ids
+}
+
+// linkIDs are those of the devices' links.
+func linkIDs(t *testing.T, e *Engine) []link.ID {
+	t.Helper()
+	var ids []link.ID
+	for _, h := range e.hooks {
+		if h.Ifindex == 0 {
+			continue
+		}
+		info, err := h.attached.(pinnedLink).Info()
+		if err != nil {
+			t.Fatal(err)
+		}
+		ids = append(ids, info.ID)
 	}
 	return ids
 }
@@ -264,6 +285,66 @@ func TestOtherPorts(t *testing.T) {
 	if way := hop.Way[hop.Active]; !bytes.Equal(way.L2[:14], moved.L2) {
 		t.Errorf("the next hop is %x, want %x", way.L2[:14], moved.L2)
 	}
+}
+
+// TestFit: pinned maps are kept if they are what the configuration would make, and copied otherwise.
+func TestFit(t *testing.T) {
+	w := newWire(t)
+	cfg := w.config(newPins(t))
+	cfg.Realms = append(cfg.Realms, Realm{
+		Number: 3, Ifindex: w.peer.index, OuterVLAN: 100, VLAN: 201, Media: mediaPorts, Addr: carrierAddr,
+		Peers: []netip.Addr{carrierPeer.Addr()},
+	})
+	flow := twoWay()[1]
+	flow.Key.Realm = 3
+	e := w.start(t, cfg)
+	if err := e.Install([]call.Flow{flow}); err != nil {
+		t.Fatal(err)
+	}
+	shut(t, e)
+	for _, tt := range []struct {
+		name   string
+		change func(*Config)
+		want   string // generation
+	}{
+		{"nothing changed", func(*Config) {}, "1"},
+		{"another peer", func(c *Config) { c.Realms[2].Peers = []netip.Addr{carrierPeer.Addr().Next()} }, "1"},
+		{"other limits", func(c *Config) { c.Guard.SIPPerSecond = 100 }, "1"},
+		{"fewer calls", func(c *Config) { c.MaxCalls = 5 }, "1"},
+		{"more calls", func(c *Config) { c.MaxCalls = 100 }, "2"},
+		{"another VLAN", func(c *Config) { c.Realms[2].VLAN = 202 }, "3"},
+		{"no double tag", func(c *Config) { c.Realms[2].OuterVLAN = 0 }, "4"},
+		{"a realm in front", func(c *Config) {
+			c.Realms[2].Number = 4
+			c.Realms = append(c.Realms, Realm{Number: 3, Ifindex: w.platform.index, VLAN: 300, Media: mediaPorts, Addr: platformAddr})
+			flow.Key.Realm = 4
+		}, "5"},
+	} {
+		tt.change(&cfg)
+		e := w.start(t, cfg)
+		wantAdopted(t, e, []call.Flow{flow})
+		if got := generationsIn(t, cfg.Pins); !slices.Equal(got, []string{tt.want}) {
+			t.Errorf("%s: generations %v, want %s", tt.name, got, tt.want)
+		}
+		if got := peersOf(t, e); len(got) != 1 || got[0] != cfg.Realms[2].Peers[0] {
+			t.Errorf("%s: the guard knows peers %v, want %v", tt.name, got, cfg.Realms[2].Peers)
+		}
+		shut(t, e)
+	}
+}
+
+func peersOf(t *testing.T, e *Engine) (list []netip.Addr) {
+	t.Helper()
+	var peer tandemSource
+	var known uint8
+	entries := e.objs.Peers.Iterate()
+	for entries.Next(&peer, &known) {
+		list = append(list, netip.AddrFrom4(peer.Addr))
+	}
+	if err := entries.Err(); err != nil {
+		t.Fatal(err)
+	}
+	return list
 }
 
 func generationsIn(t *testing.T, dir string) (list []string) {
@@ -376,8 +457,17 @@ func TestTwoGateways(t *testing.T) {
 	}
 	two.gateway.IP(t, "link del tdmplat")
 	two.gateway.IP(t, "link del tdmcarr")
+	// What was done to devices over there is not undone to ours of the same index.
+	for _, device := range []string{"tdmplat", "tdmcarr"} {
+		one.gateway.Run(t, "ethtool", "-K "+device+" rxvlan off")
+	}
 	e1 = one.start(t, cfg1)
 	wantAdopted(t, e1, nil)
+	shut(t, e1)
+	one.unload(t, cfg1.Pins)
+	if out := one.gateway.Run(t, "ethtool", "-k tdmplat"); !strings.Contains(out, "rx-vlan-offload: off") {
+		t.Errorf("VLAN receive offload was turned on:\n%s", out)
+	}
 }
 
 // TestStalePins: flows of devices that are gone end with them, and the start is a fresh one.

@@ -163,6 +163,7 @@ func (t *table) read(at uint32, key call.FlowKey, c clock) call.FlowStats {
 		gap:         atomic.LoadUint32(&counters.Gap),
 		first:       atomic.LoadUint64(&rare.First),
 		last:        atomic.LoadUint64(&counters.Last),
+		control:     atomic.LoadUint64(&rare.Control),
 		bytes:       atomic.LoadUint64(&counters.Bytes),
 		packets:     atomic.LoadUint64(&counters.Packets),
 	}

@@ -152,6 +152,11 @@ const (
 	tandemLatchStateLATCH_LOCKED   tandemLatchState = 3
 )
 
+type tandemLaw struct {
+	_    structs.HostLayout
+	Pair [65536]uint16
+}
+
 type tandemNextHop struct {
 	_      structs.HostLayout
 	Active uint32
@@ -184,6 +189,7 @@ type tandemRare struct {
 	Before         uint64
 	Lost           uint64
 	Reported       uint64
+	Control        uint64
 	Base           uint32
 	BadSeq         uint32
 	Reordered      uint32
@@ -304,6 +310,7 @@ const (
 	tandemMapFlows        = "flows"
 	tandemMapHopKeys      = "hop_keys"
 	tandemMapIngress      = "ingress"
+	tandemMapLaws         = "laws"
 	tandemMapNextHops     = "next_hops"
 	tandemMapPeers        = "peers"
 	tandemMapPolicies     = "policies"
@@ -378,6 +385,7 @@ type tandemMapSpecs struct {
 	Flows        *ebpf.MapSpec `ebpf:"flows"`
 	HopKeys      *ebpf.MapSpec `ebpf:"hop_keys"`
 	Ingress      *ebpf.MapSpec `ebpf:"ingress"`
+	Laws         *ebpf.MapSpec `ebpf:"laws"`
 	NextHops     *ebpf.MapSpec `ebpf:"next_hops"`
 	Peers        *ebpf.MapSpec `ebpf:"peers"`
 	Policies     *ebpf.MapSpec `ebpf:"policies"`
@@ -424,6 +432,7 @@ type tandemMaps struct {
 	Flows        *ebpf.Map `ebpf:"flows"`
 	HopKeys      *ebpf.Map `ebpf:"hop_keys"`
 	Ingress      *ebpf.Map `ebpf:"ingress"`
+	Laws         *ebpf.Map `ebpf:"laws"`
 	NextHops     *ebpf.Map `ebpf:"next_hops"`
 	Peers        *ebpf.Map `ebpf:"peers"`
 	Policies     *ebpf.Map `ebpf:"policies"`
@@ -443,6 +452,7 @@ func (m *tandemMaps) Close() error {
 		m.Flows,
 		m.HopKeys,
 		m.Ingress,
+		m.Laws,
 		m.NextHops,
 		m.Peers,
 		m.Policies,

@@ -89,6 +89,11 @@ func (u *undo) device(s *space, ifindex int) error {
 	if err := errors.Join(errs...); err != nil {
 		return err
 	}
+	return u.drop(ifindex)
+}
+
+// drop forgets a device.
+func (u *undo) drop(ifindex int) error {
 	delete(u.done, ifindex)
 	if u.pinned == nil {
 		return nil
@@ -99,6 +104,16 @@ func (u *undo) device(s *space, ifindex int) error {
 	return nil
 }
 
+// forget drops everything and undoes nothing.
+func (u *undo) forget() error {
+	var errs []error
+	for _, ifindex := range u.devices() {
+		errs = append(errs, u.drop(ifindex))
+	}
+	return errors.Join(errs...)
+}
+
+// all puts every device back.
 func (u *undo) all(s *space) error {
 	var errs []error
 	for _, ifindex := range u.devices() {

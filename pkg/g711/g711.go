@@ -2,8 +2,6 @@
 // linear samples in between (Tables 3 and 4 of the Recommendation, M14).
 package g711
 
-//go:generate go run ./internal/headergen ../../bpf/include/tandem/g711.h
-
 // ALawToULaw and ULawToALaw give the octet of the other law, as both are on the wire
 // (RFC 3551 section 4.5.14): even bits of A-law and all magnitude bits of mu-law inverted.
 var (

@@ -181,7 +181,7 @@ func TestFailover(t *testing.T) {
 	b.engine.send(t, callerRTP, 40)
 	b.engine.send(t, calleeRTP, 30)
 
-	if err := k.SetEgress("outside3", nil); err != nil {
+	if err := k.SetEgress("outside3", media.Terms{}); err != nil {
 		t.Fatal(err)
 	}
 	if len(b.engine.flows) != 0 || b.m.PortsInUse() != 2 {
@@ -225,7 +225,7 @@ func TestClose(t *testing.T) {
 		Local: answered.desc.Audio().RTP, Remote: netip.MustParseAddrPort(callerRTP), Codec: "PCMA/8000",
 		Packets: 1000, Bytes: 172000, Lost: 100, JitterMS: 1,
 	}
-	if ingress != want {
+	if want.MOS = ingress.MOS; ingress != want || want.MOS <= 0 {
 		t.Errorf("got %+v\nwant %+v", ingress, want)
 	}
 	if egress.Packets != 2000 || egress.Local != offered.desc.Audio().RTP || egress.Remote.String() != calleeRTP {
@@ -241,12 +241,12 @@ func TestClose(t *testing.T) {
 func TestPortExhaustion(t *testing.T) {
 	b := newBenchWith(t, call.PortRange{First: 16384, Last: 16385})
 	first := b.open()
-	s, err := b.m.Open("inside", nil)
+	s, err := b.m.Open("inside", media.Terms{})
 	if err != nil {
 		t.Fatal(err)
 	}
 	for range 20 { // more than the egress range has
-		if err := s.SetEgress("outside", nil); !errors.Is(err, media.ErrNoPorts) {
+		if err := s.SetEgress("outside", media.Terms{}); !errors.Is(err, media.ErrNoPorts) {
 			t.Fatalf("got %v, want ErrNoPorts", err)
 		}
 	}

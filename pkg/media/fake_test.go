@@ -1,7 +1,9 @@
 package media_test
 
 import (
+	"context"
 	"errors"
+	"fmt"
 	"net/netip"
 	"strings"
 	"sync"
@@ -17,18 +19,23 @@ var errEngine = errors.New("the engine is full")
 
 // fakeEngine keeps flows in a map; each flow has counted the packets that sent says.
 type fakeEngine struct {
-	mu       sync.Mutex
-	flows    map[call.FlowKey]call.Flow
-	sent     map[call.FlowKey]uint64
-	installs int
-	fail     error
-	events   chan call.MediaEvent
+	mu    sync.Mutex
+	flows map[call.FlowKey]call.Flow
+	sent  map[call.FlowKey]uint64
+	// stats stand in for what is made up of sent.
+	stats               map[call.FlowKey]call.FlowStats
+	installs, snapshots int
+	// fail is what Install says, unreadable what Snapshot does, irremovable what Remove does.
+	fail, unreadable, irremovable error
+	// onSnapshot, if set, runs once before the next Snapshot.
+	onSnapshot func()
+	events     chan call.MediaEvent
 }
 
 func newFakeEngine() *fakeEngine {
 	return &fakeEngine{
-		flows: map[call.FlowKey]call.Flow{}, sent: map[call.FlowKey]uint64{},
-		events: make(chan call.MediaEvent, 1),
+		flows: map[call.FlowKey]call.Flow{}, sent: map[call.FlowKey]uint64{}, stats: map[call.FlowKey]call.FlowStats{},
+		events: make(chan call.MediaEvent, 16),
 	}
 }
 
@@ -46,21 +53,43 @@ func (e *fakeEngine) Install(flows []call.Flow) error {
 }
 
 func (e *fakeEngine) Remove(keys []call.FlowKey) ([]call.FlowStats, error) {
+	e.mu.Lock()
+	err := e.irremovable
+	e.mu.Unlock()
+	if err != nil {
+		return nil, err
+	}
 	stats, err := e.Snapshot(keys)
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	for _, k := range keys {
 		delete(e.flows, k)
 		delete(e.sent, k)
+		delete(e.stats, k)
 	}
 	return stats, err
 }
 
 func (e *fakeEngine) Snapshot(keys []call.FlowKey) ([]call.FlowStats, error) {
 	e.mu.Lock()
+	meanwhile := e.onSnapshot
+	e.onSnapshot = nil
+	e.mu.Unlock()
+	if meanwhile != nil {
+		meanwhile()
+	}
+	e.mu.Lock()
 	defer e.mu.Unlock()
+	if e.unreadable != nil {
+		return nil, e.unreadable
+	}
+	e.snapshots++
 	stats := make([]call.FlowStats, len(keys))
 	for i, k := range keys {
+		if st, ok := e.stats[k]; ok {
+			stats[i] = st
+			continue
+		}
 		n := e.sent[k]
 		stats[i] = call.FlowStats{Key: k, Packets: n, Bytes: 172 * n, Lost: n / 10, Jitter: time.Duration(n) * time.Microsecond}
 	}
@@ -72,17 +101,29 @@ func (e *fakeEngine) Events() <-chan call.MediaEvent { return e.events }
 // send makes a flow count packets of the peer at remote.
 func (e *fakeEngine) send(t *testing.T, remote string, packets uint64) {
 	t.Helper()
-	e.sent[e.from(t, remote).Key] += packets
+	key := e.from(t, remote).Key
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	e.sent[key] += packets
 }
 
-// from is the flow of the packets that come from remote.
+// count sets what a flow has counted.
+func (e *fakeEngine) count(key call.FlowKey, st call.FlowStats) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	e.stats[key] = st
+}
+
+// from is the flow of the packets that come from remote, of RTP if there are two.
 func (e *fakeEngine) from(t *testing.T, remote string) call.Flow {
 	t.Helper()
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	for _, f := range e.flows {
-		if f.Remote == netip.MustParseAddrPort(remote) {
-			return f
+	for _, rtcp := range []bool{false, true} {
+		for _, f := range e.flows {
+			if f.Remote == netip.MustParseAddrPort(remote) && f.RTCP == rtcp {
+				return f
+			}
 		}
 	}
 	t.Fatalf("no flow from %s in %+v", remote, e.flows)
@@ -110,17 +151,20 @@ func newBench(t *testing.T) *bench {
 
 func newBenchWith(t *testing.T, r call.PortRange) *bench {
 	t.Helper()
-	b := &bench{T: t, engine: newFakeEngine()}
+	return newBenchOn(t, newFakeEngine(), media.Config{}, r)
+}
+
+func newBenchOn(t *testing.T, engine *fakeEngine, cfg media.Config, r call.PortRange) *bench {
+	t.Helper()
+	b := &bench{T: t, engine: engine}
+	cfg.Engine = engine
+	cfg.Realms = []media.Realm{
+		{Name: "inside", Number: 1, Addr: netip.MustParseAddr(inside), Ports: r, DSCP: 46},
+		{Name: "outside", Number: 2, Addr: netip.MustParseAddr(outside), Ports: call.PortRange{First: 20000, Last: 20019}, DSCP: 34},
+		{Name: "outside3", Number: 3, Addr: netip.MustParseAddr(outside3), Ports: call.PortRange{First: 30000, Last: 30019}, DSCP: 34},
+	}
 	var err error
-	b.m, err = media.New(media.Config{
-		Engine: b.engine,
-		Realms: []media.Realm{
-			{Name: "inside", Number: 1, Addr: netip.MustParseAddr(inside), Ports: r, DSCP: 46},
-			{Name: "outside", Number: 2, Addr: netip.MustParseAddr(outside), Ports: call.PortRange{First: 20000, Last: 20019}, DSCP: 34},
-			{Name: "outside3", Number: 3, Addr: netip.MustParseAddr(outside3), Ports: call.PortRange{First: 30000, Last: 30019}, DSCP: 34},
-		},
-	})
-	if err != nil {
+	if b.m, err = media.New(cfg); err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() {
@@ -137,10 +181,10 @@ func newBenchWith(t *testing.T, r call.PortRange) *bench {
 // open is a session from inside to outside that ends with the test.
 func (b *bench) open() *talk {
 	b.Helper()
-	return b.openWith(nil, nil)
+	return b.openWith(media.Terms{}, media.Terms{})
 }
 
-func (b *bench) openWith(ingress, egress []string) *talk {
+func (b *bench) openWith(ingress, egress media.Terms) *talk {
 	b.Helper()
 	s, err := b.m.Open("inside", ingress)
 	if err != nil {
@@ -151,6 +195,20 @@ func (b *bench) openWith(ingress, egress []string) *talk {
 		b.Fatal(err)
 	}
 	return &talk{bench: b, Session: s}
+}
+
+// run has Media follow the engine until the test ends.
+func (b *bench) run() {
+	b.Helper()
+	ctx, cancel := context.WithCancel(b.Context())
+	done := make(chan error, 1)
+	go func() { done <- b.m.Run(ctx) }()
+	b.Cleanup(func() {
+		cancel()
+		if err := <-done; err != nil {
+			b.Error(err)
+		}
+	})
 }
 
 // talk is a session whose descriptions are read on their way.
@@ -205,6 +263,15 @@ func (p passed) codecs() string {
 		names = append(names, c.Name)
 	}
 	return strings.Join(names, " ")
+}
+
+// formats are the payload types with what they stand for: "8 PCMA, 101 telephone-event".
+func (p passed) formats() string {
+	var list []string
+	for _, c := range p.desc.Audio().Codecs {
+		list = append(list, fmt.Sprintf("%d %s", c.Type, c.Name))
+	}
+	return strings.Join(list, ", ")
 }
 
 // describe writes a peer's description.

@@ -1,16 +1,20 @@
 // Package media turns the offers and answers of a call into flows of an engine. A
 // Session takes the ports, rewrites each session description for the other side,
 // applies the codec policy (M4) and keeps the engine's flows in step with what the
-// two sides agreed on (RFC 3264).
+// two sides agreed on (RFC 3264): addresses, payload types (M5), which law of G.711
+// becomes the other (M14), multiplexed RTCP (M2), and sources that may be learned (M7).
+//
+// Run follows all calls together: it takes in what engines learn and peers report, and
+// tells which calls have been silent for too long (M8).
 package media
 
 import (
-	"context"
 	"errors"
 	"fmt"
 	"log/slog"
 	"math/rand/v2"
 	"net/netip"
+	"sync"
 	"time"
 
 	"github.com/tandem-sbc/tandem/pkg/call"
@@ -65,6 +69,9 @@ type Config struct {
 	// Quarantine is how long a port pair rests after a call (M9).
 	Quarantine time.Duration
 	Engine     Engine
+	// Adopted are flows that a former process left in the engine. No session gets their
+	// ports; a flow is removed when it has been silent for adoptedIdle.
+	Adopted []call.FlowKey
 	// Log may be nil.
 	Log *slog.Logger
 }
@@ -74,6 +81,20 @@ type Media struct {
 	realms map[string]*realm
 	engine Engine
 	log    *slog.Logger
+	// adopted belongs to the goroutine of Run.
+	adopted []*adopted
+
+	// mu is taken with a session's held, never the other way round.
+	mu       sync.RWMutex
+	sessions map[*Session]struct{}
+	// pairs finds a side of a session by its RTP port.
+	pairs map[call.FlowKey]owner
+}
+
+// owner is whose a port pair is.
+type owner struct {
+	session *Session
+	side    call.Side
 }
 
 // realm is a Realm with its ports.
@@ -87,7 +108,10 @@ func New(cfg Config) (*Media, error) {
 	if cfg.Engine == nil {
 		return nil, errors.New("media without an engine")
 	}
-	m := &Media{realms: make(map[string]*realm, len(cfg.Realms)), engine: cfg.Engine, log: cfg.Log}
+	m := &Media{
+		realms: make(map[string]*realm, len(cfg.Realms)), engine: cfg.Engine, log: cfg.Log,
+		sessions: make(map[*Session]struct{}), pairs: make(map[call.FlowKey]owner),
+	}
 	if m.log == nil {
 		m.log = slog.New(slog.DiscardHandler)
 	}
@@ -108,56 +132,23 @@ func New(cfg Config) (*Media, error) {
 		}
 		m.realms[r.Name], numbers[r.Number] = &realm{Realm: r, pool: pool}, r.Name
 	}
+	m.adopt(cfg.Adopted)
 	return m, nil
 }
 
-// refusalLogGap is the least time between two lines about refused media.
-const refusalLogGap = time.Second
-
-// Run reports what the engine sees on flows, until ctx is done. Running it is not
-// needed for media to flow.
-func (m *Media) Run(ctx context.Context) error {
-	events := m.engine.Events()
-	var said time.Time
-	unsaid := 0
-	for {
-		select {
-		case <-ctx.Done():
-			return nil
-		case ev, open := <-events:
-			if !open {
-				events = nil
-				continue
-			}
-			if ev.Kind != call.MediaRefused {
-				continue
-			}
-			// Someone sends to a port that is not meant for him: a peer behind NAT, or a
-			// sprayer (M7). The event comes once per flow, but a sprayer meets them all.
-			if time.Since(said) < refusalLogGap {
-				unsaid++
-				continue
-			}
-			m.log.Warn("media of a foreign source refused",
-				"realm", ev.Key.Realm, "local", ev.Key.Local, "source", ev.Source, "flows_unsaid", unsaid)
-			said, unsaid = time.Now(), 0
-		}
-	}
-}
-
-// Open begins the media of a call that came in on a realm. An empty list of codecs
-// allows all; names are matched in any case.
-func (m *Media) Open(realm string, codecs []string) (*Session, error) {
+// Open begins the media of a call that came in on a realm, under its trunk's terms.
+func (m *Media) Open(realm string, terms Terms) (*Session, error) {
 	r, err := m.realm(realm)
 	if err != nil {
 		return nil, err
 	}
 	s := &Session{media: m}
-	s.sides[call.Ingress] = newSide(r, codecs)
+	s.sides[call.Ingress] = newSide(r, terms)
 	return s, nil
 }
 
-// PortsInUse is the number of port pairs that sessions hold now, over all realms.
+// PortsInUse is the number of port pairs that sessions and adopted flows hold now, over
+// all realms.
 func (m *Media) PortsInUse() int {
 	n := 0
 	for _, r := range m.realms {
@@ -174,6 +165,44 @@ func (m *Media) realm(name string) (*realm, error) {
 	return r, nil
 }
 
+// enter makes a session found by the ports of its sides.
+func (m *Media) enter(s *Session) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.sessions[s] = struct{}{}
+	for i, side := range s.sides {
+		m.pairs[side.key()] = owner{s, call.Side(i)}
+	}
+}
+
+// leave undoes enter for one side, before its ports may be another's.
+func (m *Media) leave(side *side) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	delete(m.pairs, side.key())
+}
+
+// forget undoes enter for the session itself.
+func (m *Media) forget(s *Session) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	delete(m.sessions, s)
+}
+
+// owner is whose flow has a key, RTP or RTCP.
+func (m *Media) owner(key call.FlowKey) (owner, bool) {
+	m.mu.RLock()
+	defer m.mu.RUnlock()
+	o, ok := m.pairs[pair(key)]
+	return o, ok
+}
+
+// pair is the key of the RTP port that a key's port belongs to.
+func pair(key call.FlowKey) call.FlowKey {
+	key.Local = netip.AddrPortFrom(key.Local.Addr(), key.Local.Port()&^1)
+	return key
+}
+
 // ours reports whether a is a media port of our own. A peer that names one would
 // have packets go round between two of our flows.
 func (m *Media) ours(a netip.AddrPort) bool {
@@ -184,6 +213,10 @@ func (m *Media) ours(a netip.AddrPort) bool {
 	}
 	return false
 }
+
+// lowestPort is the first port that media is sent to: those below are well known, and
+// nobody should be able to have us send there (M9).
+const lowestPort = 1024
 
 // newSessionID makes the id of an o= line: unguessable, and without the top bit,
 // since peers read it as a signed number.

@@ -6,6 +6,7 @@ import (
 	"net/netip"
 	"slices"
 	"sync"
+	"time"
 
 	"github.com/tandem-sbc/tandem/pkg/call"
 	"github.com/tandem-sbc/tandem/pkg/sdp"
@@ -22,31 +23,45 @@ type Session struct {
 	// offer is the last one made, answered or not: an answer may come several times
 	// (18x, then 200).
 	offer *offer
-	// flows are those that are installed, the RTP ones first.
-	flows []call.Flow
-	codec call.Codec
+	// talk is what the last answer settled, speech what each side speaks by it.
+	talk   talk
+	speech [2]speech
+	// flows are those that are installed; inbound are the keys of the RTP that each side
+	// sends, zero if it has no flow.
+	flows   []call.Flow
+	inbound [2]call.FlowKey
+	// epoch counts the changes of inbound, and Close: who has read counters without mu sees
+	// by it whether they are still the session's.
+	epoch uint64
 	// before is what the ingress side sent during tries that came to nothing.
-	before call.FlowStats
+	before  call.FlowStats
+	reports reports
+	watch   watch
 
 	closed bool
 	final  [2]call.Media
 }
 
-// offer is what one side proposed, as it was passed on to the other.
+// offer is what one side proposed, and how it was passed on to the other.
 type offer struct {
 	from call.Side
-	desc call.MediaDesc
-	// audio is the index of the stream that is carried.
-	audio    int
+	// streams as the offerer described them; audio is the index of the one that is carried.
+	streams []call.Stream
+	audio   int
+	formats []format
+	// mux means that it was passed on with a=rtcp-mux.
+	mux      bool
 	answered bool
 }
+
+func (o *offer) stream() *call.Stream { return &o.streams[o.audio] }
 
 // SetEgress opens the egress side: it takes the ports of both sides, so that a lack
 // of them shows before anyone is invited. A former egress side (a try that came to
 // nothing) is closed, with its flows and ports; the ingress side keeps its port.
 //
 // Errors are ErrNoPorts, ErrState after Close, and an unknown realm.
-func (s *Session) SetEgress(realm string, codecs []string) error {
+func (s *Session) SetEgress(realm string, terms Terms) error {
 	r, err := s.media.realm(realm)
 	if err != nil {
 		return err
@@ -57,16 +72,14 @@ func (s *Session) SetEgress(realm string, codecs []string) error {
 		return fmt.Errorf("%w: the session is closed", ErrState)
 	}
 	if s.sides[call.Egress] != nil {
-		for i, st := range s.remove() {
-			if s.flows[i].Key == s.sides[call.Ingress].key() {
-				s.before = sum(s.before, st)
-			}
-		}
-		s.flows, s.offer, s.codec = nil, nil, call.Codec{}
+		s.before = sum(s.before, s.remove()[call.Ingress])
+		s.offer, s.talk, s.speech = nil, talk{}, [2]speech{}
+		s.reports.forget()
+		s.media.leave(s.sides[call.Egress])
 		s.sides[call.Egress].givePort()
 		s.sides[call.Egress] = nil
 	}
-	egress := newSide(r, codecs)
+	egress := newSide(r, terms)
 	if err := egress.takePort(); err != nil {
 		return err
 	}
@@ -75,13 +88,16 @@ func (s *Session) SetEgress(realm string, codecs []string) error {
 		return err
 	}
 	s.sides[call.Egress] = egress
+	s.media.enter(s)
 	return nil
 }
 
 // Offer takes the offer of one side and returns the one for the other: our address
 // and port in place of the peer's, the codecs that both trunks allow in the
-// offerer's order, everything that is not carried refused in place. Nothing changes
-// for the media until an Answer; an offer still unanswered is replaced.
+// offerer's order, everything that is not carried refused in place. An offerer that has
+// one law of G.711 only is helped out with the other (M14), and telephone-event gets the
+// payload type that the other side's trunk asks for (M5). Nothing changes for the media
+// until an Answer; an offer still unanswered is replaced.
 //
 // Errors are ErrBadSDP, ErrNoAudio, ErrNoCommonCodec and ErrState.
 func (s *Session) Offer(from call.Side, body []byte) ([]byte, error) {
@@ -94,17 +110,24 @@ func (s *Session) Offer(from call.Side, body []byte) ([]byte, error) {
 	if err != nil {
 		return nil, err
 	}
-	audio := slices.IndexFunc(desc.Streams, func(st call.Stream) bool { return !st.Refused })
-	if audio < 0 {
+	o := &offer{from: from, streams: desc.Streams}
+	o.audio = slices.IndexFunc(desc.Streams, func(st call.Stream) bool { return !st.Refused })
+	if o.audio < 0 {
 		return nil, ErrNoAudio
 	}
-	codecs := permitted(desc.Streams[audio].Codecs, s.sides[call.Ingress].codecs, s.sides[call.Egress].codecs)
-	if codecs == nil {
+	this, other := s.sides[from], s.sides[from.Other()]
+	terms := [2]Terms{call.Ingress: s.sides[call.Ingress].terms, call.Egress: s.sides[call.Egress].terms}
+	for _, c := range o.stream().Codecs {
+		this.note(c)
+	}
+	o.formats = other.number(propose(o.stream().Codecs, from, terms), from.Other())
+	if !speaks(o.formats) {
 		return nil, fmt.Errorf("%w: the offer has none that both trunks allow", ErrNoCommonCodec)
 	}
-	desc.Streams[audio].Codecs = codecs
-	s.offer = &offer{from: from, desc: desc, audio: audio}
-	return s.pass(from.Other(), desc, audio), nil
+	// Multiplexing is each leg's own affair (M2). We do not begin it, but keep to it.
+	o.mux = other.peer.mux
+	s.offer = o
+	return s.pass(from.Other(), *o.stream(), codecs(o.formats, from.Other()), o.mux), nil
 }
 
 // Answer takes a side's answer to the other's offer and returns the one for the
@@ -117,32 +140,60 @@ func (s *Session) Offer(from call.Side, body []byte) ([]byte, error) {
 func (s *Session) Answer(from call.Side, body []byte) ([]byte, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.closed || s.offer == nil || s.offer.from != from.Other() {
+	to := from.Other()
+	if s.closed || s.offer == nil || s.offer.from != to {
 		return nil, fmt.Errorf("%w: an answer without an offer", ErrState)
 	}
 	if len(body) == 0 && s.offer.answered {
-		return s.sides[from.Other()].told, nil
+		return s.sides[to].told, nil
 	}
 	desc, err := s.parse(from, body)
 	if err != nil {
 		return nil, err
 	}
+	offered := s.offer.stream()
 	stream, err := s.offer.match(&desc)
 	if err != nil {
 		return nil, err
 	}
-	ends := [2]endpoint{s.sides[call.Ingress].peer, s.sides[call.Egress].peer}
-	ends[from] = ends[from].moved(stream)
-	ends[from.Other()] = ends[from.Other()].moved(&s.offer.desc.Streams[s.offer.audio])
-	codec := speech(stream.Codecs)
-	if err := s.install(s.route(ends, codec)); err != nil {
+	settled := talk{answerer: from}
+	settled.comfort[from], settled.comfort[to] = comfortType(stream.Codecs), comfortType(offered.Codecs)
+	if settled.agreed, settled.spare = accept(stream.Codecs, s.offer.formats, from); settled.agreed == nil {
+		return nil, fmt.Errorf("%w: the answer takes none that was offered", ErrNoCommonCodec)
+	}
+	ends := s.ends()
+	ends[from] = ends[from].moved(stream, stream.Mux && s.offer.mux)
+	ends[to] = ends[to].moved(offered, offered.Mux)
+	if err := s.settle(ends, settled); err != nil {
 		return nil, err
+	}
+	for _, f := range settled.agreed {
+		s.sides[from].noteNew(f.wants[from], f.codec[from])
+	}
+	s.offer.answered = true
+	return s.pass(to, *stream, codecs(settled.agreed, to), offered.Mux), nil
+}
+
+// ends are where the two peers are, as agreed so far.
+func (s *Session) ends() [2]endpoint {
+	return [2]endpoint{s.sides[call.Ingress].peer, s.sides[call.Egress].peer}
+}
+
+// settle puts what was agreed on into the engine, and then remembers it.
+func (s *Session) settle(ends [2]endpoint, settled talk) error {
+	before := s.flows
+	if err := s.install(s.route(ends, settled)); err != nil {
+		return err
+	}
+	if directions(ends) != directions(s.ends()) || !slices.EqualFunc(before, s.flows, call.Flow.Equal) {
+		s.watch.begin(time.Now())
 	}
 	for i, end := range ends {
 		s.sides[i].peer = end
 	}
-	s.codec, s.offer.answered = codec, true
-	return s.pass(from.Other(), desc, s.offer.audio), nil
+	s.talk = settled
+	s.speech = [2]speech{newSpeech(settled.codec(call.Ingress)), newSpeech(settled.codec(call.Egress))}
+	return nil
 }
 
 // Rollback drops an offer that was refused: what was agreed before it stays. It does
@@ -156,39 +207,32 @@ func (s *Session) Rollback() {
 }
 
 // match fits an answer to the offer, line by line (RFC 3264 section 6), and returns
-// its audio stream. desc is made to fit: lines that were left out count as refused.
+// its audio stream. Lines that were left out count as refused.
 func (o *offer) match(desc *call.MediaDesc) (*call.Stream, error) {
-	if len(desc.Streams) > len(o.desc.Streams) {
-		return nil, fmt.Errorf("%w: the answer has %d streams, the offer %d", ErrBadSDP, len(desc.Streams), len(o.desc.Streams))
+	if len(desc.Streams) > len(o.streams) {
+		return nil, fmt.Errorf("%w: the answer has %d streams, the offer %d", ErrBadSDP, len(desc.Streams), len(o.streams))
 	}
 	if len(desc.Streams) <= o.audio || desc.Streams[o.audio].Refused {
 		return nil, fmt.Errorf("%w: the answer refuses the audio", ErrNoCommonCodec)
 	}
-	// Everything but the audio was refused in the offer, and stays so.
-	streams := slices.Clone(o.desc.Streams)
-	stream := &streams[o.audio]
-	media, proto := stream.Media, stream.Proto
-	*stream = desc.Streams[o.audio]
-	stream.Media, stream.Proto = media, proto
-	desc.Streams = streams
-	stream.Codecs = accepted(stream.Codecs, o.desc.Streams[o.audio].Codecs)
-	if stream.Codecs == nil {
-		return nil, fmt.Errorf("%w: the answer takes none that was offered", ErrNoCommonCodec)
-	}
-	return stream, nil
+	stream := desc.Streams[o.audio]
+	stream.Media, stream.Proto = o.stream().Media, o.stream().Proto
+	return &stream, nil
 }
 
-// pass writes a description for a side, with our own address in it.
-func (s *Session) pass(to call.Side, desc call.MediaDesc, audio int) []byte {
+// pass writes the description of one side's stream for the other, with our own address
+// in it. What is not carried was refused in the offer, and stays so in its place.
+func (s *Session) pass(to call.Side, stream call.Stream, codecs []call.Codec, mux bool) []byte {
 	side := s.sides[to]
-	streams := slices.Clone(desc.Streams)
-	st := &streams[audio]
 	// Hold in the old form reaches the other side as it is (S7).
 	addr := side.realm.Addr
-	if st.RTP.Addr().IsUnspecified() {
-		addr = st.RTP.Addr()
+	if stream.RTP.Addr().IsUnspecified() {
+		addr = stream.RTP.Addr()
 	}
-	st.RTP, st.RTCP = netip.AddrPortFrom(addr, side.port), netip.AddrPortFrom(addr, side.port+1)
+	stream.RTP, stream.RTCP = netip.AddrPortFrom(addr, side.port), netip.AddrPortFrom(addr, side.port+1)
+	stream.Codecs, stream.Mux = codecs, mux
+	streams := slices.Clone(s.offer.streams)
+	streams[s.offer.audio] = stream
 	return side.tell(call.MediaDesc{Streams: streams})
 }
 
@@ -206,4 +250,35 @@ func (s *Session) parse(from call.Side, body []byte) (call.MediaDesc, error) {
 			slog.Any("set_aside", desc.SetAside))
 	}
 	return desc, nil
+}
+
+// latched follows a peer to the source that the engine has learned: what is for the peer
+// goes there from now on (M7).
+func (s *Session) latched(side call.Side, ev call.MediaEvent) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if !slices.ContainsFunc(s.flows, func(f call.Flow) bool { return f.Key == ev.Key }) {
+		return // gone meanwhile
+	}
+	ends := s.ends()
+	where := &ends[side].rtp
+	if ev.Key != s.sides[side].key() {
+		where = &ends[side].rtcp
+	}
+	if ev.At.Before(where.learnedAt) {
+		return // another one has overtaken it
+	}
+	log := s.media.log.With("realm", ev.Key.Realm, "local", ev.Key.Local, "source", ev.Source, "described", where.described)
+	if s.media.ours(ev.Source) || ev.Source.Port() < lowestPort {
+		log.Warn("learned media source not sent to: a forged one, or a port that no media may go to")
+		return
+	}
+	where.learned, where.learnedAt = ev.Source, ev.At
+	if err := s.settle(ends, s.talk); err != nil {
+		log.Error("learned media source not sent to", "error", err)
+		return
+	}
+	if ev.Source != where.described {
+		log.Info("media source learned")
+	}
 }

@@ -44,9 +44,10 @@ func TestOfferAnswer(t *testing.T) {
 	key := func(realm uint16, a netip.AddrPort) call.FlowKey { return call.FlowKey{Realm: realm, Local: a} }
 	at := netip.MustParseAddrPort
 	want := map[call.FlowKey]call.Flow{}
+	payloads := []call.Payload{{In: 8, Out: 8}, {In: 101, Out: 101, Treatment: call.TelephoneEvent}}
 	for _, f := range []call.Flow{
-		{Key: key(1, in.RTP), Remote: at(callerRTP), OutRealm: 2, Source: out.RTP, Dest: at(calleeRTP), DSCP: 34, ClockRate: 8000},
-		{Key: key(2, out.RTP), Remote: at(calleeRTP), OutRealm: 1, Source: in.RTP, Dest: at(callerRTP), DSCP: 46, ClockRate: 8000},
+		{Key: key(1, in.RTP), Remote: at(callerRTP), OutRealm: 2, Source: out.RTP, Dest: at(calleeRTP), DSCP: 34, ClockRate: 8000, Payloads: payloads},
+		{Key: key(2, out.RTP), Remote: at(calleeRTP), OutRealm: 1, Source: in.RTP, Dest: at(callerRTP), DSCP: 46, ClockRate: 8000, Payloads: payloads},
 		{Key: key(1, in.RTCP), Remote: at(callerRTCP), OutRealm: 2, Source: out.RTCP, Dest: at(calleeRTCP), DSCP: 34, RTCP: true},
 		{Key: key(2, out.RTCP), Remote: at(calleeRTCP), OutRealm: 1, Source: in.RTCP, Dest: at(callerRTCP), DSCP: 46, RTCP: true},
 	} {
@@ -61,7 +62,7 @@ func TestOfferAnswer(t *testing.T) {
 func TestRTCPElsewhere(t *testing.T) {
 	b := newBench(t)
 	k := b.open()
-	offered := k.offer(call.Ingress, caller+"a=rtcp:45678\r\na=rtcp-mux\r\n")
+	offered := k.offer(call.Ingress, caller+"a=rtcp:45678\r\n")
 	k.answer(call.Egress, callee)
 	if strings.Contains(offered.body, "rtcp") {
 		t.Errorf("told on:\n%s", offered.body)
@@ -83,12 +84,13 @@ func TestCodecPolicy(t *testing.T) {
 		{"no policy", nil, nil, "96 8 0 101 13", "opus PCMA PCMU telephone-event CN"},
 		{"offerer's order", []string{"PCMU", "PCMA", "opus"}, []string{"PCMU", "PCMA"}, "8 96 0 101", "PCMA PCMU telephone-event"},
 		{"names in any case", []string{"pcma", "OPUS"}, []string{"Opus"}, "8 96", "opus"},
-		{"both lists count", []string{"PCMA", "G729"}, []string{"PCMU", "G729"}, "0 8 18", "G729"},
-		{"nothing in common", []string{"PCMA"}, []string{"PCMU"}, "0 8 101", ""},
+		{"both lists count", []string{"opus", "G729"}, []string{"PCMU", "G729"}, "96 0 18", "G729"},
+		{"nothing in common", []string{"opus"}, []string{"PCMU"}, "96 0 101", ""},
+		{"the only law on both sides is converted (M14)", []string{"PCMA"}, []string{"PCMU"}, "0 8 101", "PCMU telephone-event"},
 		{"events are no codec", []string{"PCMA", "telephone-event"}, nil, "101 13", ""},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
-			k := newBench(t).openWith(tt.ingress, tt.egress)
+			k := newBench(t).openWith(media.Terms{Codecs: tt.ingress}, media.Terms{Codecs: tt.egress})
 			offer := describe(callerAddr, "m=audio 40000 RTP/AVP "+tt.formats, maps)
 			if tt.want == "" {
 				if _, err := k.Offer(call.Ingress, []byte(offer)); !errors.Is(err, media.ErrNoCommonCodec) {
@@ -194,17 +196,17 @@ func TestOwnAddress(t *testing.T) {
 // TestOutOfOrder: a wrong sequence is an error, never a panic.
 func TestOutOfOrder(t *testing.T) {
 	b := newBench(t)
-	s, err := b.m.Open("inside", nil)
+	s, err := b.m.Open("inside", media.Terms{})
 	if err != nil {
 		t.Fatal(err)
 	}
 	if _, err := s.Offer(call.Ingress, []byte(caller)); !errors.Is(err, media.ErrState) {
 		t.Errorf("offer before the egress side: %v", err)
 	}
-	if err := s.SetEgress("nowhere", nil); err == nil {
+	if err := s.SetEgress("nowhere", media.Terms{}); err == nil {
 		t.Error("an unknown realm was taken")
 	}
-	if err := s.SetEgress("outside", nil); err != nil {
+	if err := s.SetEgress("outside", media.Terms{}); err != nil {
 		t.Fatal(err)
 	}
 	if _, err := s.Answer(call.Egress, []byte(callee)); !errors.Is(err, media.ErrState) {
@@ -222,13 +224,13 @@ func TestOutOfOrder(t *testing.T) {
 	if _, err := s.Offer(call.Ingress, []byte(caller)); !errors.Is(err, media.ErrState) {
 		t.Errorf("offer after Close: %v", err)
 	}
-	if err := s.SetEgress("outside", nil); !errors.Is(err, media.ErrState) {
+	if err := s.SetEgress("outside", media.Terms{}); !errors.Is(err, media.ErrState) {
 		t.Errorf("SetEgress after Close: %v", err)
 	}
 	if _, _, err := s.Media(); !errors.Is(err, media.ErrState) {
 		t.Errorf("Media after Close: %v", err)
 	}
-	if _, err := b.m.Open("nowhere", nil); err == nil {
+	if _, err := b.m.Open("nowhere", media.Terms{}); err == nil {
 		t.Error("an unknown realm was opened")
 	}
 }

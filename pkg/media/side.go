@@ -5,6 +5,8 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
+	"slices"
+	"time"
 
 	"github.com/tandem-sbc/tandem/pkg/call"
 	"github.com/tandem-sbc/tandem/pkg/ports"
@@ -13,29 +15,23 @@ import (
 
 // side is one leg's half of a session.
 type side struct {
-	realm  *realm
-	codecs []string
+	realm *realm
+	terms Terms
 	// port is our RTP port, RTCP is the one above; 0 until taken.
 	port   uint16
 	origin sdp.Origin
 	// told is the last description that the peer was sent.
 	told []byte
+	// known are the payload types that were ever used on this leg.
+	known []call.Codec
 	// peer is where the peer receives, and so sends from (symmetric RTP, M1).
 	peer endpoint
 }
 
-// endpoint is a peer's media address as agreed on.
-type endpoint struct {
-	rtp, rtcp netip.AddrPort
-	// hold is the old form of hold: the peer named 0.0.0.0 (RFC 2543). The addresses
-	// are those from before then, since it may go on sending music from there.
-	hold bool
-}
-
-func newSide(r *realm, codecs []string) *side {
+func newSide(r *realm, terms Terms) *side {
 	return &side{
 		realm:  r,
-		codecs: codecs,
+		terms:  terms,
 		origin: sdp.Origin{SessionID: newSessionID(), Version: 1, Addr: r.Addr},
 	}
 }
@@ -67,8 +63,9 @@ func (s *side) givePort() {
 func (s *side) rtp() netip.AddrPort  { return netip.AddrPortFrom(s.realm.Addr, s.port) }
 func (s *side) rtcp() netip.AddrPort { return netip.AddrPortFrom(s.realm.Addr, s.port+1) }
 
-// key is the flow of the RTP that this side's peer sends.
-func (s *side) key() call.FlowKey { return call.FlowKey{Realm: s.realm.Number, Local: s.rtp()} }
+// key is the flow of the RTP that this side's peer sends, control that of its RTCP.
+func (s *side) key() call.FlowKey     { return call.FlowKey{Realm: s.realm.Number, Local: s.rtp()} }
+func (s *side) control() call.FlowKey { return call.FlowKey{Realm: s.realm.Number, Local: s.rtcp()} }
 
 // tell writes a description for the side's peer. The version goes up by one when
 // and only when it differs from what the peer was told last (RFC 3264 section 8).
@@ -82,15 +79,83 @@ func (s *side) tell(d call.MediaDesc) []byte {
 	return body
 }
 
-// moved is where the peer receives according to its stream.
-func (e endpoint) moved(stream *call.Stream) endpoint {
-	if stream.RTP.Addr().IsUnspecified() {
-		e.hold = true
+// latch is how a flow from the peer may learn its source (M7).
+func (s *side) latch(from place) call.Latch {
+	terms := s.terms.Latch
+	if terms.Window <= 0 {
+		return call.Latch{}
+	}
+	allowed := slices.Clone(terms.Allowed)
+	if terms.Described {
+		// First, since it is the likeliest and must not fall off the end.
+		allowed = slices.Insert(allowed, 0, netip.PrefixFrom(from.described.Addr(), from.described.Addr().BitLen()))
+	}
+	if len(allowed) == 0 {
+		return call.Latch{}
+	}
+	return call.Latch{
+		Window: terms.Window, Generation: from.generation, Allowed: allowed[:min(len(allowed), call.MaxPrefixes)],
+	}
+}
+
+// endpoint is a peer's media as agreed on.
+type endpoint struct {
+	rtp, rtcp place
+	// mux means that the peer's RTCP comes and goes with its RTP (RFC 5761).
+	mux bool
+	// hold is the old form of hold: the peer named 0.0.0.0 (RFC 2543). The addresses
+	// are those from before then, since it may go on sending music from there.
+	hold      bool
+	direction call.Direction
+}
+
+// moved is the endpoint that a stream describes.
+func (e endpoint) moved(stream *call.Stream, mux bool) endpoint {
+	e.mux, e.direction = mux, stream.Direction
+	e.hold = stream.RTP.Addr().IsUnspecified()
+	if e.hold {
 		return e
 	}
-	moved := endpoint{rtp: stream.RTP}
-	if stream.RTCP.IsValid() && !stream.RTCP.Addr().IsUnspecified() {
-		moved.rtcp = stream.RTCP
+	e.rtp = e.rtp.moved(stream.RTP)
+	control := stream.RTCP
+	if control.Addr().IsUnspecified() {
+		control = netip.AddrPort{}
 	}
-	return moved
+	e.rtcp = e.rtcp.moved(control)
+	return e
+}
+
+// control is where the peer's RTCP comes and goes.
+func (e endpoint) control() netip.AddrPort {
+	if e.mux {
+		return e.rtp.addr()
+	}
+	return e.rtcp.addr()
+}
+
+// place is where a peer receives one stream, and so sends it from.
+type place struct {
+	described netip.AddrPort
+	// learned replaces described once the engine has latched on to it, by a packet that
+	// came at learnedAt.
+	learned   netip.AddrPort
+	learnedAt time.Time
+	// generation goes up each time another place is described (call.Latch).
+	generation uint32
+}
+
+func (p place) addr() netip.AddrPort {
+	if p.learned.IsValid() {
+		return p.learned
+	}
+	return p.described
+}
+
+// moved keeps what was learned unless something else is described: only then may a
+// source be learned again (M7).
+func (p place) moved(to netip.AddrPort) place {
+	if to == p.described {
+		return p
+	}
+	return place{described: to, generation: p.generation + 1}
 }

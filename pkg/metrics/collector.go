@@ -7,12 +7,15 @@ import (
 	"sync/atomic"
 
 	"github.com/prometheus/client_golang/prometheus"
+
+	"github.com/tandem-sbc/tandem/pkg/call"
 )
 
 // Collector reads its sources at scrape time. It implements prometheus.Collector.
 type Collector struct {
 	sources Sources
 	errors  atomic.Uint64
+	floor   floor
 }
 
 // New returns a Collector of the sources.
@@ -28,6 +31,9 @@ func (c *Collector) Describe(ch chan<- *prometheus.Desc) {
 	for _, f := range families {
 		ch <- f.desc
 	}
+	if c.sources.Ended != nil {
+		c.sources.Ended.describe(ch)
+	}
 }
 
 // Collect implements prometheus.Collector. What cannot be read is left out and counted
@@ -37,6 +43,7 @@ func (c *Collector) Collect(ch chan<- prometheus.Metric) {
 	e.add(buildInfo, 1, c.sources.Version, runtime.Version(), c.sources.Node)
 	c.calls(e)
 	c.trunks(e)
+	c.media(e)
 	c.engine(e)
 	c.sip(e)
 	c.cdr(e)
@@ -84,13 +91,36 @@ func (c *Collector) engine(e emitter) {
 		c.fail("read the media engine", err)
 		return
 	}
+	if c.sources.Attachments != nil {
+		for _, a := range c.sources.Attachments() {
+			e.add(attachment, 1, a.Device, a.Hook, a.Mode)
+		}
+	}
 	e.add(engineInfo, 1, st.Engine)
 	e.add(engineFlows, float64(st.Flows))
 	e.add(enginePackets, float64(st.KernelPackets), "kernel")
 	e.add(enginePackets, float64(st.UserspacePackets), "userspace")
-	for _, x := range st.Exits {
-		e.add(engineExits, float64(x.Packets), x.Reason, x.Verdict)
+	for x, packets := range c.byRealm(st.Exits) {
+		e.add(engineExits, float64(packets), x.realm, x.reason, x.verdict)
 	}
+	e.add(engineEvents, float64(st.EventsLost))
+}
+
+// exit is the labels of one way out of the engine.
+type exit struct{ realm, reason, verdict string }
+
+// byRealm gives exits their realm's name. Realms that the config does not have, as flows
+// of a former process may, count as none.
+func (c *Collector) byRealm(exits []call.Exit) map[exit]uint64 {
+	named := make(map[exit]uint64, len(exits))
+	for _, x := range exits {
+		key := exit{reason: x.Reason, verdict: x.Verdict}
+		if i := int(x.Realm) - 1; i >= 0 && i < len(c.sources.Realms) {
+			key.realm = c.sources.Realms[i]
+		}
+		named[key] += x.Packets
+	}
+	return named
 }
 
 func (c *Collector) sip(e emitter) {

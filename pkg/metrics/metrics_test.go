@@ -26,13 +26,28 @@ func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
 func testSources() Sources {
 	return Sources{
-		Node: "gw1", Version: "1.2.3",
+		Node: "gw1", Version: "1.2.3", Realms: []string{"platform", "carrier-a"},
 		Engine: func() (call.EngineStats, error) {
 			return call.EngineStats{
 				Engine: call.EngineKernel, Flows: 4, KernelPackets: 1000, UserspacePackets: 2,
-				Exits: []call.Exit{{Reason: "forwarded", Verdict: "forward", Packets: 1000}, {Reason: "source-refused", Verdict: "drop", Packets: 3}},
+				Exits: []call.Exit{
+					{Realm: 1, Reason: "forwarded", Verdict: "forward", Packets: 600}, {Realm: 2, Reason: "forwarded", Verdict: "forward", Packets: 400},
+					{Realm: 2, Reason: "source-refused", Verdict: "drop", Packets: 3}, {Reason: "not-ipv4", Verdict: "stack", Packets: 5},
+				},
+				EventsLost: 8,
 			}, nil
 		},
+		Attachments: func() []Attachment {
+			return []Attachment{{Device: "eth1", Mode: "native", Hook: "xdp"}, {Device: "ipsec1", Hook: "tcx"}}
+		},
+		Media: func() ([]TrunkMedia, error) {
+			return []TrunkMedia{{
+				Trunk: "genesys", Realm: "platform",
+				Counters: MediaCounters{Packets: 5000, Bytes: 860_000, Lost: 50, Reordered: 4, Duplicated: 3, Refused: 2, OutOfPolicy: 1, RemoteLost: 6},
+				Live:     []LegQuality{{MOS: 4.4, JitterMS: 1, RTTMS: 20}, {MOS: 3.6, JitterMS: 11}, {JitterMS: 3, RTTMS: 40}, {}},
+			}}, nil
+		},
+		Ended: endedCalls(),
 		Calls: func() Calls { return Calls{Active: 1, Total: 12, Answered: 9, Failed: 2} },
 		Trunks: func() []Trunk {
 			return []Trunk{{
@@ -55,6 +70,21 @@ func testSources() Sources {
 	}
 }
 
+// endedCalls are an answered call without and one with trouble, and one that nobody answered.
+func endedCalls() *Ended {
+	d := NewEnded()
+	good := call.Media{Packets: 1000, MOS: 4.4, JitterMS: 1, RTTMS: 30}
+	bad := call.Media{Packets: 990, Lost: 20, Duplicated: 10, MOS: 2.5, JitterMS: 40}
+	leg := func(m call.Media) call.LegRecord {
+		return call.LegRecord{Trunk: "genesys", Realm: "platform", Media: m}
+	}
+	answered := time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC)
+	d.Observe(call.Record{Answered: answered, Ingress: leg(good), Egress: leg(bad)})
+	d.Observe(call.Record{Answered: answered, Ingress: leg(call.Media{}), Egress: leg(call.Media{})})
+	d.Observe(call.Record{Ingress: leg(bad), Egress: leg(bad)})
+	return d
+}
+
 var update = flag.Bool("update", false, "write the golden files anew")
 
 // scrape returns our own lines of /metrics.
@@ -64,6 +94,11 @@ func scrape(t *testing.T, sources Sources) string {
 	if err != nil {
 		t.Fatal(err)
 	}
+	return read(t, h)
+}
+
+func read(t *testing.T, h http.Handler) string {
+	t.Helper()
 	w := httptest.NewRecorder()
 	h.ServeHTTP(w, httptest.NewRequest(http.MethodGet, "/metrics", nil))
 	if w.Code != http.StatusOK {
@@ -113,6 +148,7 @@ func nameOf(f family) string {
 func TestNeverLabelledByCall(t *testing.T) {
 	known := []string{
 		"version", "goversion", "node", "trunk", "realm", "kind", "direction", "result", "engine", "path", "reason", "verdict", "method", "class", "cause",
+		"device", "hook", "mode", "quality", "le",
 	}
 	for _, sample := range regexp.MustCompile(`\{.*\}`).FindAllString(scrape(t, testSources()), -1) {
 		for _, label := range regexp.MustCompile(`(\w+)="`).FindAllStringSubmatch(sample, -1) {

@@ -9,10 +9,18 @@ import (
 // Sources are what a scrape reads. A nil function leaves its metrics out.
 type Sources struct {
 	Node, Version string
-	Engine        func() (call.EngineStats, error)
-	Calls         func() Calls
-	Trunks        func() []Trunk
-	SIP           func() []SIP
+	// Realms are the realms' names by number, which begins at 1.
+	Realms []string
+	Engine func() (call.EngineStats, error)
+	// Attachments are where the kernel engine's program is.
+	Attachments func() []Attachment
+	Calls       func() Calls
+	Trunks      func() []Trunk
+	// Media may give some trunks' values and an error for the rest.
+	Media func() ([]TrunkMedia, error)
+	// Ended has the distribution of ended calls' media; nil leaves it out.
+	Ended *Ended
+	SIP   func() []SIP
 	// PortsInUse counts RTP port pairs, those in quarantine not counted.
 	PortsInUse func() int
 	CDR        func() CDR
@@ -40,6 +48,29 @@ type Trunk struct {
 type TrunkDirection struct {
 	Active                      int
 	Attempts, Answers, Failures uint64
+}
+
+// TrunkMedia is what the peers of one trunk sent in answered calls.
+type TrunkMedia struct {
+	Trunk, Realm string
+	// Counters are since start, live calls included.
+	Counters MediaCounters
+	// Live has one value for each leg that is up.
+	Live []LegQuality
+}
+
+// LegQuality is how a leg sounds now; see call.Media for the values, of which 0 is not known.
+type LegQuality struct{ MOS, JitterMS, RTTMS float64 }
+
+// MediaCounters add up the counters of call.Media.
+type MediaCounters struct {
+	Packets, Bytes, Lost, Reordered, Duplicated, Refused, OutOfPolicy, RemoteLost uint64
+}
+
+// Attachment is a device that the kernel engine's program is attached to.
+type Attachment struct {
+	// Mode is "native" or "generic"; Hook is "xdp", "tcx" or "clsact".
+	Device, Mode, Hook string
 }
 
 // InOut is a pair of counters since start.

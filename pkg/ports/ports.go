@@ -84,6 +84,29 @@ func (p *Pool) Get() (uint16, error) {
 	return next.port, nil
 }
 
+// Reserve takes a certain pair, by its even port, as if Get had returned it: it is in use
+// already by someone whom the pool does not know of. It reports whether the pair was there
+// to take; one in quarantine is.
+func (p *Pool) Reserve(port uint16) bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for i := range p.free {
+		at := func(i int) *pair { return &p.queue[(p.head+i)%len(p.queue)] }
+		if at(i).port != port {
+			continue
+		}
+		// Those in front of it move up, so that the queue stays in its order.
+		for ; i > 0; i-- {
+			*at(i) = *at(i - 1)
+		}
+		p.head = (p.head + 1) % len(p.queue)
+		p.free--
+		p.out[p.index(port)] = true
+		return true
+	}
+	return false
+}
+
 // Put gives a pair back by its even port. A port that is not in use is ignored.
 func (p *Pool) Put(port uint16) {
 	p.mu.Lock()

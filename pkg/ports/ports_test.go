@@ -86,6 +86,31 @@ func TestOrderAfterRestart(t *testing.T) {
 	}
 }
 
+// TestReserve: a pair that is taken by name is not handed out, rested or not, until it is
+// given back (M9, H5).
+func TestReserve(t *testing.T) {
+	c := newClock()
+	p := New(call.PortRange{First: 2000, Last: 2003}, 5*time.Second, c.read)
+	if !p.Reserve(2002) || p.Reserve(2002) || p.Reserve(2003) || p.Reserve(3000) || p.InUse() != 1 {
+		t.Fatalf("%d in use", p.InUse())
+	}
+	if port, err := p.Get(); err != nil || port != 2000 {
+		t.Errorf("got %d, %v; want the other pair", port, err)
+	}
+	p.Put(2000)
+	if !p.Reserve(2000) {
+		t.Error("one in quarantine cannot be reserved")
+	}
+	p.Put(2002)
+	if _, err := p.Get(); !errors.Is(err, ErrExhausted) {
+		t.Errorf("reserved, and in quarantine: got %v, want ErrExhausted", err)
+	}
+	c.now = c.now.Add(5 * time.Second)
+	if port, err := p.Get(); err != nil || port != 2002 {
+		t.Errorf("got %d, %v; want what was given back", port, err)
+	}
+}
+
 // TestPoolProperties (M9): whatever the order of calls,
 //   - a pair is never handed out twice, nor before its quarantine has ended,
 //   - a pair comes again only after all others that were free longer (FIFO),
@@ -154,6 +179,18 @@ func TestPoolProperties(t *testing.T) {
 				rested[port] = c.now
 				p.Put(port)
 				p.Put(port) // harmless
+			},
+			"reserve": func(t *rapid.T) {
+				port := rapid.Uint16Range(first, last).Draw(t, "reserved")
+				whole := port%2 == 0 && port >= 1024 && r.Contains(port) && port < 65535 && r.Contains(port+1)
+				if got := p.Reserve(port); got != (whole && !out[port]) {
+					t.Fatalf("reserve %d: %t, in use %t", port, got, out[port])
+				}
+				if whole && !out[port] {
+					delete(rested, port)
+					out[port] = true
+					held = append(held, port)
+				}
 			},
 			"put foreign": func(t *rapid.T) {
 				port := rapid.Uint16().Draw(t, "port")

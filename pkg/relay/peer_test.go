@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"encoding/binary"
+	"errors"
 	"net"
 	"net/netip"
 	"syscall"
@@ -22,11 +23,16 @@ const patience = 5 * time.Second
 
 // peer is an endpoint on loopback that sees what it gets, DSCP included.
 type peer struct {
-	t    *testing.T
+	t    testing.TB
 	conn *net.UDPConn
 }
 
-func newPeer(t *testing.T) *peer {
+func newPeer(t testing.TB) *peer {
+	t.Helper()
+	return newPeerAt(t, "127.0.0.1")
+}
+
+func newPeerAt(t testing.TB, addr string) *peer {
 	t.Helper()
 	lc := net.ListenConfig{Control: func(_, _ string, raw syscall.RawConn) error {
 		var err error
@@ -35,7 +41,7 @@ func newPeer(t *testing.T) *peer {
 		}
 		return err
 	}}
-	conn, err := lc.ListenPacket(context.Background(), "udp4", "127.0.0.1:0")
+	conn, err := lc.ListenPacket(context.Background(), "udp4", addr+":0")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -59,6 +65,13 @@ func (p *peer) send(to netip.AddrPort, packet []byte) {
 // expect reads one packet and returns its source and DSCP.
 func (p *peer) expect(packet []byte) (netip.AddrPort, int) {
 	p.t.Helper()
+	from, tos := p.expectTOS(packet)
+	return from, tos >> 2
+}
+
+// expectTOS returns the congestion bits too.
+func (p *peer) expectTOS(packet []byte) (netip.AddrPort, int) {
+	p.t.Helper()
 	if err := p.conn.SetReadDeadline(time.Now().Add(patience)); err != nil {
 		p.t.Fatal(err)
 	}
@@ -74,7 +87,23 @@ func (p *peer) expect(packet []byte) (netip.AddrPort, int) {
 	if err != nil || len(messages) != 1 {
 		p.t.Fatalf("%d control messages, %v", len(messages), err)
 	}
-	return from, int(messages[0].Data[0]) >> 2
+	return from, int(messages[0].Data[0])
+}
+
+// nothing reads what has come by now, which is to be nothing.
+func (p *peer) nothing() {
+	p.t.Helper()
+	raw, err := p.conn.SyscallConn()
+	if err != nil {
+		p.t.Fatal(err)
+	}
+	if err := raw.Control(func(fd uintptr) {
+		if n, _, err := unix.Recvfrom(int(fd), make([]byte, 1), unix.MSG_DONTWAIT); !errors.Is(err, unix.EAGAIN) {
+			p.t.Errorf("got %d bytes, %v", n, err)
+		}
+	}); err != nil {
+		p.t.Fatal(err)
+	}
 }
 
 // rtp is a packet of 160 bytes of payload.
@@ -94,7 +123,7 @@ func rtp(seq uint16) []byte {
 func receiverReport() []byte { return []byte{0x80, 201, 0, 1, 1, 2, 3, 4} }
 
 // freePort returns an even port on loopback that was free, and the one above too.
-func freePort(t *testing.T) uint16 {
+func freePort(t testing.TB) uint16 {
 	t.Helper()
 	for range 50 {
 		a, err := net.ListenUDP("udp4", &net.UDPAddr{IP: net.IPv4(127, 0, 0, 1)})
@@ -146,7 +175,7 @@ func (p *pair) stats(t *testing.T) []call.FlowStats {
 	return s
 }
 
-func newEngine(t *testing.T) *Engine {
+func newEngine(t testing.TB) *Engine {
 	t.Helper()
 	e, err := New(Config{Realms: []Realm{{Number: 1}, {Number: 2}}})
 	if err != nil {
@@ -163,7 +192,7 @@ func newEngine(t *testing.T) *Engine {
 	return e
 }
 
-func newPair(t *testing.T) *pair {
+func newPair(t testing.TB) *pair {
 	t.Helper()
 	p := &pair{Engine: newEngine(t), a: newPeer(t), b: newPeer(t)}
 	p.flows = between(p.a.addr(), loopback(freePort(t)), loopback(freePort(t)), p.b.addr())
@@ -181,30 +210,41 @@ func between(a, nearA, nearB, b netip.AddrPort) []call.Flow {
 	}
 }
 
+// exitCount is over all realms.
 func exitCount(t *testing.T, e *Engine, reason string) uint64 {
 	t.Helper()
 	s, err := e.Stats()
 	if err != nil {
 		t.Fatal(err)
 	}
+	known, n := false, uint64(0)
 	for _, x := range s.Exits {
 		if x.Reason == reason {
-			return x.Packets
+			known = true
+			n += x.Packets
 		}
 	}
-	t.Fatalf("no exit %q", reason)
-	return 0
+	if !known {
+		t.Fatalf("no exit %q", reason)
+	}
+	return n
 }
 
 // waitExit waits until a packet has left by an exit.
 func waitExit(t *testing.T, e *Engine, reason string) {
 	t.Helper()
+	waitExitAbove(t, e, reason, 0)
+}
+
+// waitExitAbove waits until more packets than before have left by an exit.
+func waitExitAbove(t *testing.T, e *Engine, reason string, before uint64) {
+	t.Helper()
 	tick := time.NewTicker(time.Millisecond)
 	defer tick.Stop()
 	for deadline := time.Now().Add(patience); time.Now().Before(deadline); <-tick.C {
-		if exitCount(t, e, reason) > 0 {
+		if exitCount(t, e, reason) > before {
 			return
 		}
 	}
-	t.Fatalf("no packet left by %q", reason)
+	t.Fatalf("no more than %d packets left by %q", before, reason)
 }

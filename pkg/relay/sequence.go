@@ -3,7 +3,7 @@ package relay
 import "time"
 
 // The limits of the statistics, which are those of the kernel engine
-// (bpf/include/tandem/rtp.h): both engines give the same numbers for the same packets.
+// (bpf/include/tandem/statistics.h): both engines give the same numbers for the same packets.
 const (
 	// maxDropout is from how far ahead a sequence number no longer continues a
 	// stream, maxMisorder from how far behind (RFC 3550 appendix A.1).
@@ -24,13 +24,16 @@ type sequence struct {
 	ssrc    uint32
 	highest uint32 // extended sequence number, with offset
 	base    uint32 // likewise, the lowest of this run
-	got     uint64 // packets of this run
+	got     uint64 // packets of this run, without duplicates
+	// seen has a bit for each sequence number that came, bit 0 for highest, bit 1 for
+	// the one below it.
+	seen uint64
 	// suspect is the sequence number that would prove that the sender has started
 	// anew, plus 1; 0 is none.
 	suspect uint32
 	// before is what the runs before this one lost.
-	before    uint64
-	reordered uint64
+	before                uint64
+	reordered, duplicated uint64
 
 	// timestamp came at arrival, which is counted from the flow's first packet.
 	referenced bool
@@ -47,16 +50,14 @@ func (s *sequence) received(ssrc uint32, seq uint16, timestamp uint32, now time.
 		s.start(ssrc, seq, s.got)
 	case delta > 0 && delta < maxDropout:
 		s.highest += uint32(delta)
+		s.seen = s.seen<<delta | 1
 	case delta <= 0 && delta > -maxMisorder:
-		if delta < 0 {
-			s.reordered++
-		}
-		s.base = min(s.base, s.highest-uint32(-delta))
+		s.late(uint32(-delta))
 	case s.suspect == uint32(seq)+1:
 		// Two in a row: the sender has started anew, and the one before belongs to it.
 		s.start(ssrc, seq-1, s.got-1)
 		s.highest++
-		s.got = 1
+		s.got, s.seen = 1, 3
 	default:
 		s.suspect = uint32(seq+1) + 1
 	}
@@ -66,13 +67,27 @@ func (s *sequence) received(ssrc uint32, seq uint16, timestamp uint32, now time.
 	}
 }
 
+// late takes in a packet of the run that came after one that is back packets later, or
+// after itself. One that came before was received then: it makes up for no loss.
+func (s *sequence) late(back uint32) {
+	bit := uint64(1) << back // 0 from 64 on: too old to tell
+	if s.seen&bit != 0 {
+		s.duplicated++
+		s.got-- // received counts it
+		return
+	}
+	s.seen |= bit
+	s.reordered++
+	s.base = min(s.base, s.highest-back)
+}
+
 // start closes a run of sequence numbers of which got packets came, and begins one
 // whose first packet is first.
 func (s *sequence) start(ssrc uint32, first uint16, got uint64) {
 	s.before = s.lost(got)
 	s.running, s.ssrc, s.suspect = true, ssrc, 0
 	s.base, s.highest = offset+uint32(first), offset+uint32(first)
-	s.got, s.referenced = 0, false
+	s.got, s.seen, s.referenced = 0, 1, false
 }
 
 // lost is expected minus received over all runs, if got packets of this one came.

@@ -5,17 +5,17 @@ import (
 	"time"
 )
 
-// TestSequence: loss is expected minus received, never below 0, and order is
-// counted apart (RFC 3550 A.1, A.3; M11).
+// TestSequence: loss is expected minus received, never below 0; order, and what comes
+// twice, are counted apart (RFC 3550 A.1, A.3; M11).
 func TestSequence(t *testing.T) {
 	type part struct {
 		ssrc uint32
 		seqs []uint16
 	}
 	for _, tt := range []struct {
-		name            string
-		parts           []part
-		lost, reordered uint64
+		name                        string
+		parts                       []part
+		lost, reordered, duplicated uint64
 	}{
 		{name: "nothing came"},
 		{name: "in order", parts: []part{{1, []uint16{5, 6, 7}}}},
@@ -23,8 +23,17 @@ func TestSequence(t *testing.T) {
 		{name: "late", parts: []part{{1, []uint16{5, 7, 6, 8}}}, reordered: 1},
 		{name: "before the first", parts: []part{{1, []uint16{5, 4, 6}}}, reordered: 1},
 		{name: "before the first, at 0", parts: []part{{1, []uint16{0, 65535, 1}}}, reordered: 1},
-		{name: "duplicate", parts: []part{{1, []uint16{5, 6, 6, 7}}}},
-		{name: "duplicates do not hide below 0", parts: []part{{1, []uint16{5, 5, 5, 6}}}},
+		{name: "duplicate", parts: []part{{1, []uint16{5, 6, 6, 7}}}, duplicated: 1},
+		{name: "duplicates do not hide loss", parts: []part{{1, []uint16{5, 5, 5, 8}}}, lost: 2, duplicated: 2},
+		{name: "late duplicate", parts: []part{{1, []uint16{5, 6, 7, 5}}}, duplicated: 1},
+		{name: "late, and again", parts: []part{{1, []uint16{5, 7, 6, 6}}}, reordered: 1, duplicated: 1},
+		{name: "duplicate over the wrap", parts: []part{{1, []uint16{65535, 0, 65535}}}, duplicated: 1},
+		{name: "before the first, and again", parts: []part{{1, []uint16{5, 4, 4}}}, reordered: 1, duplicated: 1},
+		{name: "oldest that is told", parts: []part{{1, []uint16{0, 63, 0}}}, lost: 62, duplicated: 1},
+		{name: "too old to tell", parts: []part{{1, []uint16{0, 64, 0}}}, lost: 62, reordered: 1},
+		{name: "gap that clears the window", parts: []part{{1, []uint16{0, 2999, 2998, 2999}}}, lost: 2997, reordered: 1, duplicated: 1},
+		{name: "same number of another sender", parts: []part{{1, []uint16{5}}, {2, []uint16{5}}}},
+		{name: "after a new start", parts: []part{{1, []uint16{5, 30000, 30001, 30000, 30001, 29999}}}, reordered: 1, duplicated: 2},
 		{name: "wraps", parts: []part{{1, []uint16{65534, 65535, 0, 2}}}, lost: 1},
 		{name: "late over the wrap", parts: []part{{1, []uint16{65534, 0, 65535, 1}}}, reordered: 1},
 		{name: "another sender", parts: []part{{1, []uint16{5, 7}}, {2, []uint16{40000, 40003}}}, lost: 3},
@@ -41,8 +50,9 @@ func TestSequence(t *testing.T) {
 					s.received(p.ssrc, seq, uint32(i)*160, time.Duration(i)*20*time.Millisecond, 8000)
 				}
 			}
-			if s.lost(s.got) != tt.lost || s.reordered != tt.reordered {
-				t.Errorf("lost %d, reordered %d; want %d, %d", s.lost(s.got), s.reordered, tt.lost, tt.reordered)
+			if s.lost(s.got) != tt.lost || s.reordered != tt.reordered || s.duplicated != tt.duplicated {
+				t.Errorf("lost %d, reordered %d, duplicated %d; want %d, %d, %d",
+					s.lost(s.got), s.reordered, s.duplicated, tt.lost, tt.reordered, tt.duplicated)
 			}
 		})
 	}

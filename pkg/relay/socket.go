@@ -1,11 +1,9 @@
 package relay
 
 import (
-	"context"
 	"errors"
 	"fmt"
 	"net"
-	"net/netip"
 	"sync/atomic"
 	"syscall"
 	"time"
@@ -15,20 +13,19 @@ import (
 	"github.com/tandem-sbc/tandem/pkg/call"
 )
 
-// maxPacket is the longest datagram that is forwarded, in bytes of UDP payload.
-// Audio and RTCP stay far below it.
-const maxPacket = 2048
-
 // readPause is the wait after a read that failed for another reason than Close, so
 // that an error that stays cannot keep a core busy.
 const readPause = 10 * time.Millisecond
 
 // socket is one of our ports in one realm.
 type socket struct {
-	key  call.FlowKey
-	conn *net.UDPConn
-	// flow is the one that arrives here, nil if none does.
-	flow atomic.Pointer[flow]
+	key   call.FlowKey
+	conn  *net.UDPConn
+	raw   syscall.RawConn // of conn
+	realm *realm
+	// flow is the one that arrives here, above the one that arrives at the next port,
+	// for RTCP that shares this one; nil if none does.
+	flow, above atomic.Pointer[flow]
 	// refs is how many paths use the socket; Engine.mu guards it.
 	refs    int
 	closing chan struct{}
@@ -37,30 +34,31 @@ type socket struct {
 
 // path is a flow's way from socket to socket. It does not change once made.
 type path struct {
-	flow    call.Flow
+	flow call.Flow
+	// out is nil on hold, if the flow does not say where it would leave.
 	in, out *socket
-	// control is the message that sets the DSCP of each packet (IP_TOS).
-	control []byte
+	dest    unix.RawSockaddrInet4
 }
 
-// open makes the path of a flow, opening the sockets that are not open yet.
+// open makes the path of a canonical flow, opening the sockets that are not open yet.
 func (e *Engine) open(f call.Flow) (*path, error) {
-	for _, a := range []netip.AddrPort{f.Key.Local, f.Remote, f.Source, f.Dest} {
-		if !a.Addr().Is4() || a.Port() == 0 || a.Addr().IsUnspecified() {
-			return nil, fmt.Errorf("%v is no IPv4 address and port", a)
-		}
-	}
-	if f.DSCP > 63 {
-		return nil, fmt.Errorf("DSCP %d is not from 0 to 63", f.DSCP)
+	if err := validate(&f); err != nil {
+		return nil, err
 	}
 	in, err := e.acquire(f.Key)
 	if err != nil {
 		return nil, err
 	}
-	p := &path{flow: f, in: in, control: tosMessage(f.DSCP)}
+	p := &path{flow: f, in: in}
+	if !sendable(f.Source) {
+		return p, nil
+	}
 	if p.out, err = e.acquire(call.FlowKey{Realm: f.OutRealm, Local: f.Source}); err != nil {
 		e.release([]*path{p})
 		return nil, err
+	}
+	if !f.Hold {
+		p.dest = sockaddr(f.Dest)
 	}
 	return p, nil
 }
@@ -72,15 +70,20 @@ func (e *Engine) acquire(key call.FlowKey) (*socket, error) {
 		s.refs++
 		return s, nil
 	}
-	device, known := e.devices[key.Realm]
-	if !known {
+	r := e.realms[key.Realm]
+	if r == nil {
 		return nil, fmt.Errorf("realm %d is unknown", key.Realm)
 	}
-	conn, err := listen(key.Local, device)
+	conn, err := listen(key.Local, r.device)
 	if err != nil {
 		return nil, err
 	}
-	s := &socket{key: key, conn: conn, refs: 1, closing: make(chan struct{}), done: make(chan struct{})}
+	raw, err := conn.SyscallConn()
+	if err != nil {
+		return nil, errors.Join(err, conn.Close())
+	}
+	s := &socket{key: key, conn: conn, raw: raw, realm: r, refs: 1, closing: make(chan struct{}), done: make(chan struct{})}
+	s.above.Store(e.flows[above(key)])
 	e.sockets[key] = s
 	go s.read(e)
 	return s, nil
@@ -112,84 +115,57 @@ func (e *Engine) release(paths []*path) {
 	}
 }
 
-func listen(local netip.AddrPort, device string) (*net.UDPConn, error) {
-	lc := net.ListenConfig{Control: func(_, _ string, raw syscall.RawConn) error {
-		if device == "" {
-			return nil
-		}
-		var bindErr error
-		if err := raw.Control(func(fd uintptr) { bindErr = unix.BindToDevice(int(fd), device) }); err != nil {
-			return err
-		}
-		if bindErr != nil {
-			return fmt.Errorf("bind to device %q: %w", device, bindErr)
-		}
-		return nil
-	}}
-	// Binding does not wait for anything, so there is nothing for a context to end.
-	conn, err := lc.ListenPacket(context.Background(), "udp4", local.String())
-	if err != nil {
-		return nil, err
-	}
-	udp, ok := conn.(*net.UDPConn)
-	if !ok {
-		return nil, errors.Join(fmt.Errorf("%T is no UDP socket", conn), conn.Close())
-	}
-	return udp, nil
-}
-
-// read forwards packets until the socket is closed. Nothing is allocated per packet.
+// read forwards packets until the socket is closed. It never leaves the socket unread,
+// whoever sends: what waits there would be the peer's.
 func (s *socket) read(e *Engine) {
 	defer close(s.done)
-	buf := make([]byte, maxPacket+1) // one more, to tell a longer packet
+	// A batch is held only while there are packets in it: most sockets wait most of the time.
+	var b *batch
+	receive := func(fd uintptr) bool {
+		b = e.batches.Get().(*batch)
+		if b.receive(fd) {
+			return true
+		}
+		e.batches.Put(b)
+		return false
+	}
 	for {
-		n, from, err := s.conn.ReadFromUDPAddrPort(buf)
-		switch {
-		case err == nil:
-			e.exits[s.forward(e, buf[:n], from)].Add(1)
-		case errors.Is(err, net.ErrClosed):
+		err := s.raw.Read(receive)
+		if errors.Is(err, net.ErrClosed) {
 			return
-		default:
-			e.log.Debug("media socket not read", "local", s.key.Local, "error", err)
-			select {
-			case <-s.closing:
-				return
-			case <-time.After(readPause):
-			}
+		}
+		if err == nil && b.readErr != 0 {
+			err = b.readErr
+			e.batches.Put(b)
+		}
+		if err == nil {
+			s.forward(e, b)
+			e.batches.Put(b)
+			continue
+		}
+		e.log.Debug("media socket not read", "local", s.key.Local, "error", err)
+		select {
+		case <-s.closing:
+			return
+		case <-time.After(readPause):
 		}
 	}
 }
 
-// forward takes one packet through the gates, in the kernel engine's order.
-func (s *socket) forward(e *Engine, packet []byte, from netip.AddrPort) exit {
-	f := s.flow.Load()
-	if f == nil {
-		return exitNoFlow
-	}
-	p := f.path.Load()
-	if from != p.flow.Remote {
-		if f.refused() {
-			e.emit(call.MediaEvent{Key: f.key, Kind: call.MediaRefused, Source: from})
+// forward handles the packets of a batch.
+func (s *socket) forward(e *Engine, b *batch) {
+	now := time.Now()
+	var counted tally
+	for i := range b.received {
+		p, tos := b.packet(i, now)
+		x, way := s.judge(e, &p)
+		counted[x]++
+		if way != nil {
+			b.leave(i, way, len(p.data), tos)
 		}
-		return exitSourceRefused
 	}
-	if len(packet) > maxPacket {
-		return exitTooLong
-	}
-	if !plausible(packet, p.flow.RTCP) {
-		if p.flow.RTCP {
-			return exitNotRTCP
-		}
-		return exitNotRTP
-	}
-	if f.received(packet, &p.flow, time.Now()) {
-		e.emit(call.MediaEvent{Key: f.key, Kind: call.MediaStarted, Source: from})
-	}
-	if p.flow.Hold {
-		return exitHold
-	}
-	if _, _, err := p.out.conn.WriteMsgUDPAddrPort(packet, p.control, p.flow.Dest); err != nil {
-		return exitSendFailed
-	}
-	return exitForwarded
+	failed := uint64(b.send())
+	counted[exitForwarded] -= failed
+	counted[exitSendFailed] += failed
+	s.realm.exits.add(&counted)
 }

@@ -18,8 +18,8 @@ type Origin struct {
 }
 
 // Build writes a description from what d says and nothing else: v, o, s, c, t, m
-// and the attributes rtpmap, fmtp, ptime, maxptime, direction and, where it is not
-// the port above, rtcp. A stream's RTP address is written as its own c= line where
+// and the attributes rtpmap, fmtp, ptime, maxptime, direction, rtcp-mux and, where it is
+// not the port above, rtcp. A stream's RTP address is written as its own c= line where
 // it differs from the origin's; an unspecified one is kept as 0.0.0.0.
 func Build(d call.MediaDesc, o Origin) []byte {
 	b := make([]byte, 0, 512)
@@ -80,7 +80,11 @@ func appendStream(b []byte, s *call.Stream, session netip.Addr) []byte {
 	b = append(b, "a="...)
 	b = append(b, s.Direction.String()...)
 	b = append(b, "\r\n"...)
-	return appendRTCP(b, s)
+	b = appendRTCP(b, s)
+	if s.Mux {
+		b = append(b, "a=rtcp-mux\r\n"...)
+	}
+	return b
 }
 
 func appendCodec(b []byte, c call.Codec) []byte {

@@ -74,7 +74,7 @@ func checkAllowList(t *testing.T, built []byte) {
 		}
 		if attribute, ok := strings.CutPrefix(line, "a="); ok {
 			key, _, _ := strings.Cut(attribute, ":")
-			if !slices.Contains([]string{"rtpmap", "fmtp", "ptime", "maxptime", "rtcp",
+			if !slices.Contains([]string{"rtpmap", "fmtp", "ptime", "maxptime", "rtcp", "rtcp-mux",
 				call.SendRecv.String(), call.SendOnly.String(), call.RecvOnly.String(), call.Inactive.String()}, key) {
 				t.Fatalf("an attribute %q in\n%s", line, built)
 			}

@@ -66,6 +66,7 @@ func (t *tidied) audio(out *call.Stream, s *pion.SessionDescription, m *pion.Med
 	out.Codecs = codecs
 	out.RTP = netip.AddrPortFrom(addr, uint16(port))
 	out.RTCP = t.rtcp(out.RTP, m)
+	_, out.Mux = m.Attribute("rtcp-mux")
 	out.Direction = direction(m.Attributes, s.Attributes)
 	out.PTime = t.milliseconds(m, "ptime")
 	out.MaxPTime = t.milliseconds(m, "maxptime")

@@ -39,7 +39,7 @@ var compare = cmp.Options{
 			s.Formats = nil
 		}
 		return map[string]any{
-			"m": []string{s.Media, s.Proto}, "formats": strings.Join(s.Formats, " "), "refused": s.Refused, "rtp": s.RTP, "rtcp": s.RTCP,
+			"m": []string{s.Media, s.Proto}, "formats": strings.Join(s.Formats, " "), "refused": s.Refused, "rtp": s.RTP, "rtcp": s.RTCP, "mux": s.Mux,
 			"direction": s.Direction, "codecs": s.Codecs, "ptime": []int{s.PTime, s.MaxPTime},
 		}
 	}),
@@ -69,7 +69,7 @@ func TestParsePeers(t *testing.T) {
 			call.Codec{Type: 9, Name: "G722", ClockRate: 8000, Channels: 1},
 			call.Codec{Type: 18, Name: "G729", ClockRate: 8000, Channels: 1, Params: "annexb=no"},
 			call.Codec{Type: 101, Name: "telephone-event", ClockRate: 8000, Channels: 1, Params: "0-16"},
-		), func(s *call.Stream) { s.MaxPTime = 40 })}, 0},
+		), func(s *call.Stream) { s.MaxPTime, s.Mux = 40, true })}, 0},
 		// Everything in it that pion/sdp would reject the whole body for.
 		{"untidy", []call.Stream{audio("198.51.100.30:40000", "198.51.100.30:40001", pcma,
 			call.Codec{Type: 96, Name: "telephone-event", ClockRate: 8000, Channels: 1})}, 2},
@@ -180,7 +180,7 @@ func TestBuild(t *testing.T) {
 			call.Codec{Type: 96, Name: "opus", ClockRate: 48000, Channels: 2, Params: "useinbandfec=1"}, pcma, events),
 		refused("image", "udptl", "t38"),
 	}}
-	d.Streams[0].PTime, d.Streams[0].MaxPTime, d.Streams[0].Direction = 20, 40, call.SendOnly
+	d.Streams[0].PTime, d.Streams[0].MaxPTime, d.Streams[0].Direction, d.Streams[0].Mux = 20, 40, call.SendOnly, true
 	got := string(Build(d, Origin{SessionID: 1<<63 - 1, Version: 7, Addr: netip.MustParseAddr("192.0.2.2")}))
 	want := strings.ReplaceAll(`v=0
 o=- 9223372036854775807 7 IN IP4 192.0.2.2
@@ -196,6 +196,7 @@ a=fmtp:101 0-15
 a=ptime:20
 a=maxptime:40
 a=sendonly
+a=rtcp-mux
 m=image 0 udptl t38
 `, "\n", "\r\n")
 	if diff := cmp.Diff(want, got); diff != "" {

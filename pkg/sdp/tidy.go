@@ -157,7 +157,7 @@ func (t *tidied) connection(s *section, value string) {
 func (t *tidied) attribute(s *section, value string) {
 	key, _, _ := strings.Cut(value, ":")
 	switch key {
-	case "rtpmap", "fmtp", "ptime", "maxptime", "rtcp", "sendrecv", "sendonly", "recvonly", "inactive":
+	case "rtpmap", "fmtp", "ptime", "maxptime", "rtcp", "rtcp-mux", "sendrecv", "sendonly", "recvonly", "inactive":
 	default:
 		return
 	}

@@ -10,6 +10,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/tandem-sbc/tandem/pkg/call"
 	"github.com/tandem-sbc/tandem/pkg/invalid"
 )
 
@@ -23,6 +24,19 @@ const (
 const (
 	RoundRobin = "round_robin"
 	Priority   = "priority"
+)
+
+// Sources of media (M7).
+const (
+	Strict = "strict"
+	Latch  = "latch"
+)
+
+// Ways that keys travel (M5).
+const (
+	DTMFEvents = "events"
+	DTMFInband = "inband"
+	DTMFNone   = "none"
 )
 
 // defaultPort of SIP over UDP (RFC 3261 section 19.1.2).
@@ -45,6 +59,16 @@ type Config struct {
 	Codecs      []string      `yaml:"codecs" json:"codecs" doc:"Audio codecs that the peer may be offered and may offer, in any spelling; telephone-event and comfort noise come with them."`
 	MaxCalls    int           `yaml:"max_calls" json:"max_calls" range:"0-1000000" doc:"Most calls at once, both directions together; 0 is no limit of the trunk's own. Beyond it calls get 503 with Retry-After."`
 	RingTimeout time.Duration `yaml:"ring_timeout" json:"ring_timeout" range:"1s-10m" doc:"How long an attempt out may ring before it is cancelled."`
+
+	MediaSource   string         `yaml:"media_source" json:"media_source" enum:"strict,latch" doc:"Whose media is let in: strict takes it from the address and port of the peer's SDP only; latch is for a peer behind NAT and takes the first source of media_prefixes that sends RTP within latch_window, for good."`
+	LatchWindow   time.Duration  `yaml:"latch_window" json:"latch_window" range:"1s-60s" doc:"With latch: how long the source may be learned after the peer's SDP came or changed."`
+	MediaPrefixes []netip.Prefix `yaml:"media_prefixes" json:"media_prefixes" doc:"With latch: the IPv4 networks that media may be learned from, at most 8. Left out, these are the addresses of targets and the one in the peer's SDP."`
+
+	DTMF            string `yaml:"dtmf" json:"dtmf" enum:"events,inband,none" doc:"How keys travel: events are telephone-events (RFC 4733); inband leaves them to the audio, which is then PCMA or PCMU only; none offers nothing for them."`
+	DTMFPayloadType uint8  `yaml:"dtmf_payload_type" json:"dtmf_payload_type" range:"96-127" doc:"RTP payload type that telephone-event is offered with. A peer that offers it keeps its own."`
+
+	IdleTimeout       time.Duration `yaml:"idle_timeout" json:"idle_timeout" range:"0s-24h" doc:"How long neither side of a two-way call may send audio before the call is ended; 0s is never, otherwise at least 10s. Of both trunks the shorter time counts."`
+	IdleTimeoutOneWay time.Duration `yaml:"idle_timeout_one_way" json:"idle_timeout_one_way" range:"0s-168h" doc:"The same for a call that is on hold or one-way, and for one side alone of a two-way call; 0s is never, otherwise at least 10s."`
 }
 
 // SetDefaults fills in what the config may leave out.
@@ -52,6 +76,12 @@ func (c *Config) SetDefaults() {
 	c.Transport = "udp"
 	c.Codecs = []string{"opus", "PCMA", "PCMU", "G722", "G729"}
 	c.RingTimeout = 180 * time.Second
+	c.MediaSource = Strict
+	c.LatchWindow = 5 * time.Second
+	c.DTMF = DTMFEvents
+	c.DTMFPayloadType = 101
+	c.IdleTimeout = 5 * time.Minute
+	c.IdleTimeoutOneWay = 12 * time.Hour
 }
 
 // GroupConfig is a set of trunks that can stand in for each other (T2).
@@ -80,7 +110,80 @@ func (c Config) Validate() invalid.List {
 	if c.RingTimeout < time.Second || c.RingTimeout > 10*time.Minute { // T10
 		l.Add("ring_timeout", "give 1s to 10m", "%s is out of range", c.RingTimeout)
 	}
+	c.validateSource(&l)
+	c.validateDTMF(&l)
+	validateIdle(&l, "idle_timeout", c.IdleTimeout, 24*time.Hour)
+	validateIdle(&l, "idle_timeout_one_way", c.IdleTimeoutOneWay, 7*24*time.Hour)
 	return l
+}
+
+// minPrefixBits is how long a prefix must be. Whoever may learn from everywhere lets
+// everybody take a call's media over.
+const minPrefixBits = 8
+
+// validateSource checks whose media is let in (M7).
+func (c Config) validateSource(l *invalid.List) {
+	l.OneOf("media_source", c.MediaSource, Strict, Latch)
+	if c.LatchWindow < time.Second || c.LatchWindow > time.Minute {
+		l.Add("latch_window", "give 1s to 60s", "%s is out of range", c.LatchWindow)
+	}
+	switch {
+	case c.MediaSource == Strict && len(c.MediaPrefixes) > 0:
+		l.Add("media_prefixes", "set media_source: latch, or leave it out", "has no meaning while media_source is strict")
+	case len(c.MediaPrefixes) > call.MaxPrefixes:
+		l.Add("media_prefixes", fmt.Sprintf("give at most %d, wider ones", call.MaxPrefixes), "has %d entries", len(c.MediaPrefixes))
+	case c.MediaSource == Latch && len(c.MediaPrefixes) == 0 && c.hosts() >= call.MaxPrefixes:
+		l.Add("media_prefixes", fmt.Sprintf("give at most %d networks that media may be learned from", call.MaxPrefixes),
+			"is missing, and %d targets are too many to stand in", c.hosts())
+	}
+	for i, p := range c.MediaPrefixes {
+		key := fmt.Sprintf("media_prefixes[%d]", i)
+		switch {
+		case !p.IsValid():
+			l.Add(key, "write it like 192.0.2.0/24", "is no network")
+		case !p.Addr().Is4():
+			l.Add(key, "give an IPv4 network", "%s is IPv6, and only IPv4 is carried so far", p)
+		case p.Bits() < minPrefixBits:
+			l.Add(key, "give the networks that the peer's media comes from", "%s lets nearly everybody take over a call's media", p)
+		case p != p.Masked():
+			l.Add(key, "write "+p.Masked().String()+", or "+p.Addr().String()+"/32 for one host", "%s has bits behind its length", p)
+		case p.Addr().IsMulticast() || p.Addr().IsUnspecified():
+			l.Add(key, "give the networks that the peer's media comes from", "%s has no hosts", p)
+		case slices.Contains(c.MediaPrefixes[:i], p):
+			l.Add(key, "leave it out", "%s is listed twice", p)
+		}
+	}
+}
+
+// hosts is the number of addresses among the targets.
+func (c Config) hosts() int {
+	hosts := make(map[netip.Addr]bool, len(c.Targets))
+	for _, text := range c.Targets {
+		if target, err := ParseTarget(text); err == nil {
+			hosts[target.Addr()] = true
+		}
+	}
+	return len(hosts)
+}
+
+// validateDTMF checks how keys travel (M5).
+func (c Config) validateDTMF(l *invalid.List) {
+	l.OneOf("dtmf", c.DTMF, DTMFEvents, DTMFInband, DTMFNone)
+	l.Between("dtmf_payload_type", int(c.DTMFPayloadType), 96, 127)
+	g711 := func(name string) bool { return strings.EqualFold(name, "PCMA") || strings.EqualFold(name, "PCMU") }
+	if c.DTMF == DTMFInband && !slices.ContainsFunc(c.Codecs, g711) {
+		l.Add("dtmf", "add one of them to codecs, or choose another way", "inband tones need PCMA or PCMU, and codecs has neither")
+	}
+}
+
+// shortestIdle leaves a peer that suppresses silence time to say something.
+const shortestIdle = 10 * time.Second
+
+// validateIdle checks a bound on silence; 0 is none (M8).
+func validateIdle(l *invalid.List, key string, d, most time.Duration) {
+	if d != 0 && (d < shortestIdle || d > most) {
+		l.Add(key, fmt.Sprintf("give 10s to %dh, or 0s for never", int(most.Hours())), "%s is out of range", d)
+	}
 }
 
 func (c Config) validateTargets(l *invalid.List) {

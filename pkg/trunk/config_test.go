@@ -1,6 +1,7 @@
 package trunk
 
 import (
+	"net/netip"
 	"testing"
 	"time"
 
@@ -13,7 +14,18 @@ func goodConfig(name string, targets ...string) Config {
 	return c
 }
 
+func prefixes(texts ...string) []netip.Prefix {
+	list := make([]netip.Prefix, len(texts))
+	for i, text := range texts {
+		list[i] = netip.MustParsePrefix(text)
+	}
+	return list
+}
+
 func TestConfigValidate(t *testing.T) {
+	latchFrom := func(texts ...string) func(*Config) {
+		return func(c *Config) { c.MediaSource, c.MediaPrefixes = Latch, prefixes(texts...) }
+	}
 	targets := func(ts ...string) func(*Config) { return func(c *Config) { c.Targets = ts } }
 	for _, row := range []struct {
 		name   string
@@ -42,6 +54,33 @@ func TestConfigValidate(t *testing.T) {
 		{"bad DTMF as codec", func(c *Config) { c.Codecs = []string{"PCMA", "telephone-event"} }, "codecs[1]: telephone-event goes along with every codec by itself; leave it out"},
 		{"bad limit (T3)", func(c *Config) { c.MaxCalls = -1 }, "max_calls: -1 is out of range; give a number from 0 to 1000000"},
 		{"bad ring timeout (T10)", func(c *Config) { c.RingTimeout = 11 * time.Minute }, "ring_timeout: 11m0s is out of range; give 1s to 10m"},
+
+		{"OK learned media source (M7)", func(c *Config) { c.MediaSource, c.MediaPrefixes = Latch, prefixes("198.51.100.0/24", "10.0.0.0/8") }, ""},
+		{"OK learned from the targets (M7)", func(c *Config) { c.MediaSource = Latch }, ""},
+		{"bad media source", func(c *Config) { c.MediaSource = "learn" }, `media_source: "learn" is not known here; give one of strict, latch`},
+		{"bad latch window", func(c *Config) { c.LatchWindow = 61 * time.Second }, "latch_window: 1m1s is out of range; give 1s to 60s"},
+		{"bad prefixes of a strict trunk", func(c *Config) { c.MediaPrefixes = prefixes("198.51.100.0/24") }, "media_prefixes: has no meaning while media_source is strict; set media_source: latch, or leave it out"},
+		{"bad number of prefixes", latchFrom("10.0.0.1/32", "10.0.0.2/32", "10.0.0.3/32", "10.0.0.4/32", "10.0.0.5/32", "10.0.0.6/32", "10.0.0.7/32", "10.0.0.8/32", "10.0.0.9/32"), "media_prefixes: has 9 entries; give at most 8, wider ones"},
+		{"bad IPv6 prefix", latchFrom("2001:db8::/32"), "media_prefixes[0]: 2001:db8::/32 is IPv6, and only IPv4 is carried so far; give an IPv4 network"},
+		{"bad prefix for everybody", latchFrom("0.0.0.0/0"), "media_prefixes[0]: 0.0.0.0/0 lets nearly everybody take over a call's media; give the networks that the peer's media comes from"},
+		{"bad prefix that is an address", latchFrom("198.51.100.7/24"), "media_prefixes[0]: 198.51.100.7/24 has bits behind its length; write 198.51.100.0/24, or 198.51.100.7/32 for one host"},
+		{"bad multicast prefix", latchFrom("239.0.0.0/8"), "media_prefixes[0]: 239.0.0.0/8 has no hosts; give the networks that the peer's media comes from"},
+		{"bad prefix twice", latchFrom("198.51.100.0/24", "198.51.100.0/24"), "media_prefixes[1]: 198.51.100.0/24 is listed twice; leave it out"},
+		{"bad empty prefix", func(c *Config) { c.MediaSource, c.MediaPrefixes = Latch, make([]netip.Prefix, 1) }, "media_prefixes[0]: is no network; write it like 192.0.2.0/24"},
+		{"bad number of targets to learn from", func(c *Config) {
+			c.MediaSource = Latch
+			c.Targets = []string{"192.0.2.1", "192.0.2.2", "192.0.2.3", "192.0.2.4", "192.0.2.5", "192.0.2.6", "192.0.2.7", "192.0.2.8"}
+		}, "media_prefixes: is missing, and 8 targets are too many to stand in; give at most 8 networks that media may be learned from"},
+
+		{"OK tones in the audio (M5)", func(c *Config) { c.DTMF, c.Codecs = DTMFInband, []string{"opus", "pcmu"} }, ""},
+		{"bad DTMF", func(c *Config) { c.DTMF = "info" }, `dtmf: "info" is not known here; give one of events, inband, none`},
+		{"bad codecs for tones", func(c *Config) { c.DTMF, c.Codecs = DTMFInband, []string{"G729"} }, "dtmf: inband tones need PCMA or PCMU, and codecs has neither; add one of them to codecs, or choose another way"},
+		{"bad DTMF payload type", func(c *Config) { c.DTMFPayloadType = 95 }, "dtmf_payload_type: 95 is out of range; give a number from 96 to 127"},
+
+		{"OK no idle timeouts (M8)", func(c *Config) { c.IdleTimeout, c.IdleTimeoutOneWay = 0, 0 }, ""},
+		{"OK shortest idle timeout (M8)", func(c *Config) { c.IdleTimeout = 10 * time.Second }, ""},
+		{"bad idle timeout", func(c *Config) { c.IdleTimeout = 9 * time.Second }, "idle_timeout: 9s is out of range; give 10s to 24h, or 0s for never"},
+		{"bad idle timeout one way", func(c *Config) { c.IdleTimeoutOneWay = -1 }, "idle_timeout_one_way: -1ns is out of range; give 10s to 168h, or 0s for never"},
 	} {
 		t.Run(row.name, func(t *testing.T) {
 			c := goodConfig("a", "192.0.2.1:5060")

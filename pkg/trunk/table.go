@@ -56,8 +56,8 @@ func (t *Table) add(c Config) error {
 	if len(c.Targets) == 0 {
 		return errors.New("it has no targets")
 	}
-	c.Codecs = slices.Clone(c.Codecs)
-	tr := &Trunk{config: c}
+	c.Codecs, c.MediaPrefixes = slices.Clone(c.Codecs), slices.Clone(c.MediaPrefixes)
+	tr := &Trunk{config: c, prefixes: c.MediaPrefixes}
 	for _, text := range c.Targets {
 		target, err := ParseTarget(text)
 		if err != nil {
@@ -69,6 +69,9 @@ func (t *Table) add(c Config) error {
 		}
 		t.byPeer[p] = tr
 		tr.targets = append(tr.targets, target)
+		if host := netip.PrefixFrom(target.Addr(), 32); len(c.MediaPrefixes) == 0 && !slices.Contains(tr.prefixes, host) {
+			tr.prefixes = append(tr.prefixes, host)
+		}
 	}
 	t.trunks = append(t.trunks, tr)
 	t.byName[c.Name] = tr

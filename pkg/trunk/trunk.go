@@ -29,6 +29,8 @@ const inService = "in-service"
 type Trunk struct {
 	config  Config
 	targets []netip.AddrPort
+	// prefixes that media may be learned from.
+	prefixes []netip.Prefix
 
 	// slots holds the active calls, inbound ones in the upper half and outbound
 	// ones in the lower: one word, so that the limit is on both together (T3)
@@ -62,6 +64,34 @@ func (t *Trunk) Codecs() []string { return t.config.Codecs }
 
 // RingTimeout bounds one attempt from INVITE to answer (T10).
 func (t *Trunk) RingTimeout() time.Duration { return t.config.RingTimeout }
+
+// LatchWindow is how long the peer's media source may be learned; 0 is never (M7).
+func (t *Trunk) LatchWindow() time.Duration {
+	if t.config.MediaSource != Latch {
+		return 0
+	}
+	return t.config.LatchWindow
+}
+
+// MediaPrefixes are what the peer's media may be learned from: those of the config, or
+// else the targets' addresses. explicit is true for those of the config; otherwise the
+// address in the peer's SDP counts too. The caller must not change them.
+func (t *Trunk) MediaPrefixes() (prefixes []netip.Prefix, explicit bool) {
+	return t.prefixes, len(t.config.MediaPrefixes) > 0
+}
+
+// DTMF is how keys travel: DTMFEvents, DTMFInband or DTMFNone (M5).
+func (t *Trunk) DTMF() string { return t.config.DTMF }
+
+// DTMFPayloadType is what telephone-event is offered with, 96-127 (M5).
+func (t *Trunk) DTMFPayloadType() uint8 { return t.config.DTMFPayloadType }
+
+// IdleTimeout bounds the silence of a two-way call, IdleTimeoutOneWay that of one that
+// is on hold or one-way (M8); 0 is no bound.
+func (t *Trunk) IdleTimeout() time.Duration { return t.config.IdleTimeout }
+
+// IdleTimeoutOneWay: see IdleTimeout.
+func (t *Trunk) IdleTimeoutOneWay() time.Duration { return t.config.IdleTimeoutOneWay }
 
 // Target is where the next attempt goes; the trunk's targets take turns. The whole
 // attempt stays with it.

@@ -2,10 +2,12 @@ package trunk
 
 import (
 	"net/netip"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
+	"time"
 
 	"pgregory.net/rapid"
 )
@@ -217,5 +219,36 @@ func TestNewRefuses(t *testing.T) {
 		if _, err := New(row.trunks, row.groups); err == nil || err.Error() != want {
 			t.Errorf("got %v, want %q", err, want)
 		}
+	}
+}
+
+// M5, M7, M8: what a trunk asks of its media, and what it is without being told.
+func TestMediaSettings(t *testing.T) {
+	plain := goodConfig("plain", "192.0.2.1")
+	nat := goodConfig("nat", "192.0.2.2:5070", "192.0.2.2:5080", "192.0.2.3")
+	nat.MediaSource = Latch
+	listed := goodConfig("listed", "192.0.2.4")
+	listed.MediaSource, listed.LatchWindow, listed.MediaPrefixes = Latch, time.Minute, prefixes("198.51.100.0/24")
+	table := newTable(t, []Config{plain, nat, listed})
+
+	for _, row := range []struct {
+		name     string
+		window   time.Duration
+		prefixes []netip.Prefix
+		explicit bool
+	}{
+		{"plain", 0, prefixes("192.0.2.1/32"), false},
+		{"nat", 5 * time.Second, prefixes("192.0.2.2/32", "192.0.2.3/32"), false},
+		{"listed", time.Minute, prefixes("198.51.100.0/24"), true},
+	} {
+		tr := table.Trunk(row.name)
+		got, explicit := tr.MediaPrefixes()
+		if tr.LatchWindow() != row.window || !slices.Equal(got, row.prefixes) || explicit != row.explicit {
+			t.Errorf("%s: learned for %v from %v (explicit %t)", row.name, tr.LatchWindow(), got, explicit)
+		}
+	}
+	tr := table.Trunk("plain")
+	if tr.DTMF() != DTMFEvents || tr.DTMFPayloadType() != 101 || tr.IdleTimeout() != 5*time.Minute || tr.IdleTimeoutOneWay() != 12*time.Hour {
+		t.Errorf("DTMF %s by %d, idle after %v and %v", tr.DTMF(), tr.DTMFPayloadType(), tr.IdleTimeout(), tr.IdleTimeoutOneWay())
 	}
 }

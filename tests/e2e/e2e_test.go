@@ -34,6 +34,8 @@ type gateway struct {
 	*netlab.Lab
 	daemon *netlab.Daemon
 	api    *admin.Client
+	// binary is the daemon's.
+	binary string
 }
 
 // engines runs a scenario with each media engine.
@@ -72,6 +74,7 @@ func (g *gateway) startDaemon(t *testing.T, o netlab.GatewayOptions) {
 	if _, err := os.Stat(binary); err != nil {
 		t.Fatalf("%v: use `make test`, or `make build` first", err)
 	}
+	g.binary = binary
 	g.daemon, err = g.StartGateway(t.Context(), binary, o, nil)
 	if err != nil {
 		t.Fatal(err)

@@ -3,6 +3,7 @@ package e2e
 import (
 	"bytes"
 	"os"
+	"slices"
 	"strings"
 	"syscall"
 	"testing"
@@ -13,8 +14,9 @@ import (
 	"github.com/tandem-sbc/tandem/tests/sipp"
 )
 
-// A daemon killed in mid-call leaves no program attached and no flow behind; its
-// successor starts clean on the same devices, port and files, and carries calls.
+// H5: a daemon killed in mid-call leaves its program and its flows to its successor, which
+// starts on the same devices, ports and files, knows nothing of the calls, and carries new
+// ones.
 func TestKilledInMidCall(t *testing.T) {
 	g := start(t, netlab.GatewayOptions{Engine: call.EngineKernel})
 	g.agent(t, netlab.CarrierA, sipp.Config{Scenario: sipp.Answer, Audio: sipp.Audio{Packets: 500}})
@@ -29,11 +31,7 @@ func TestKilledInMidCall(t *testing.T) {
 		t.Fatal(err)
 	}
 	<-g.daemon.Done()
-	for _, r := range netlab.Realms() {
-		if out := g.ip(t, netlab.Gateway, "-details", "link", "show", r.Device); strings.Contains(out, "prog/xdp") {
-			t.Errorf("an XDP program is still attached to %s:\n%s", r.Device, out)
-		}
-	}
+	attached := g.pinned(t)
 	// The crash may have torn the last line.
 	torn, err := os.OpenFile(g.CDRFile(), os.O_APPEND|os.O_WRONLY, 0)
 	if err != nil {
@@ -48,8 +46,11 @@ func TestKilledInMidCall(t *testing.T) {
 
 	g.startDaemon(t, netlab.GatewayOptions{Engine: call.EngineKernel})
 	before := g.status(t)
-	if before.Engine.Flows != 0 || before.Calls.Active != 0 {
-		t.Errorf("the successor found %d flows and %d calls", before.Engine.Flows, before.Calls.Active)
+	if before.Engine.Flows != 5*4 || before.Kernel == nil || before.Kernel.Adopted != 5*4 || before.Calls.Active != 0 {
+		t.Errorf("the successor found %d flows, %d calls and in the kernel %+v, want the 20 flows of 5 calls", before.Engine.Flows, before.Calls.Active, before.Kernel)
+	}
+	if now := g.pinned(t); !slices.Equal(now, attached) {
+		t.Errorf("the program is attached by links %v, it was by %v", now, attached)
 	}
 	callee := g.agent(t, netlab.CarrierB, sipp.Config{Scenario: sipp.Answer})
 	caller := g.agent(t, netlab.Platform, sipp.Config{Scenario: sipp.Call, SIPPort: 5080, MediaPort: 6030, Number: netlab.PrefixB, Calls: 3, Rate: 10})
@@ -64,6 +65,12 @@ func TestKilledInMidCall(t *testing.T) {
 	if bytes.Contains(data, []byte("torn")) {
 		t.Error("the torn line is still in the record file")
 	}
+	if err := g.daemon.Signal(syscall.SIGTERM); err != nil {
+		t.Fatal(err)
+	}
+	g.ended(t, 10*time.Second)
+	g.unload(t)
+	g.detached(t)
 }
 
 // H6: SIGTERM refuses new calls with 503 and lets the running ones end by themselves.

@@ -73,9 +73,9 @@ func formats(t *testing.T, s *stage) {
 	inv := callee.take()
 	wants(t, "the offer", inv.body, " RTP/AVP 111 18 100 101\r\n", "a=rtpmap:111 opus/48000/2\r\n", "a=fmtp:111 useinbandfec=1;maxaveragebitrate=20000\r\n",
 		"a=fmtp:18 annexb=no\r\n", "a=rtpmap:100 telephone-event/48000\r\n", "a=fmtp:100 0-15\r\n", "a=fmtp:101 0-15,66\r\n", "a=ptime:40\r\n", "a=maxptime:60\r\n")
-	// The answerer numbers telephone-event in its own way.
+	// The answerer numbers telephone-event in its own way, and the caller keeps its own (M5).
 	callee.send(callee.respond(inv, 200).with(callee.sdp("m=audio 40000 RTP/AVP 18 96", "a=fmtp:18 annexb=no", "a=rtpmap:96 telephone-event/8000", "a=fmtp:96 0-15", "a=ptime:20")))
-	wants(t, "the answer", caller.established().body, " RTP/AVP 18 96\r\n", "a=fmtp:18 annexb=no\r\n", "a=rtpmap:96 telephone-event/8000\r\n", "a=fmtp:96 0-15\r\n", "a=ptime:20\r\n")
+	wants(t, "the answer", caller.established().body, " RTP/AVP 18 101\r\n", "a=fmtp:18 annexb=no\r\n", "a=rtpmap:101 telephone-event/8000\r\n", "a=fmtp:101 0-15\r\n", "a=ptime:20\r\n")
 	callee.expect("ACK")
 	caller.hangUp(callee)
 }
@@ -126,16 +126,16 @@ func inPlace(t *testing.T, s *stage) {
 	caller, callee := s.pair(t)
 	offer := []string{
 		"m=image 45000 udptl t38", "a=T38FaxVersion:0", "m=video 45002 RTP/AVP 96", "a=rtpmap:96 H264/90000",
-		"m=audio 40000 RTP/AVP 8", "m=audio 40010 RTP/AVP 0", "m=application 9 UDP/DTLS/SCTP webrtc-datachannel", "m=message 7654 TCP/MSRP *",
+		"m=audio 40000 RTP/AVP 8 0", "m=audio 40010 RTP/AVP 0", "m=application 9 UDP/DTLS/SCTP webrtc-datachannel", "m=message 7654 TCP/MSRP *",
 	}
-	const want = "image 0 udptl t38|video 0 RTP/AVP 96|audio port RTP/AVP 8|audio 0 RTP/AVP 0|application 0 UDP/DTLS/SCTP webrtc-datachannel|message 0 TCP/MSRP *"
+	const want = "image 0 udptl t38|video 0 RTP/AVP 96|audio port RTP/AVP 8 0|audio 0 RTP/AVP 0|application 0 UDP/DTLS/SCTP webrtc-datachannel|message 0 TCP/MSRP *"
 	caller.send(caller.invite(callee.number).with(caller.sdp(offer...)))
 	inv := callee.take()
 	if got := strings.Join(mediaLines(inv.body), "|"); got != want {
 		t.Errorf("the callee was offered %s", got)
 	}
 	callee.send(callee.respond(inv, 200).with(callee.sdp(
-		"m=image 0 udptl t38", "m=video 0 RTP/AVP 96", "m=audio 40000 RTP/AVP 8", "m=audio 0 RTP/AVP 0", "m=application 0 UDP/DTLS/SCTP webrtc-datachannel", "m=message 0 TCP/MSRP *",
+		"m=image 0 udptl t38", "m=video 0 RTP/AVP 96", "m=audio 40000 RTP/AVP 8 0", "m=audio 0 RTP/AVP 0", "m=application 0 UDP/DTLS/SCTP webrtc-datachannel", "m=message 0 TCP/MSRP *",
 	)))
 	ok := caller.established()
 	if got := strings.Join(mediaLines(ok.body), "|"); got != want {
@@ -152,9 +152,10 @@ func changeToFax(t *testing.T, s *stage) {
 	callee.refused(re, 488)
 	caller.quiet(20 * time.Millisecond)
 	// With the audio beside it, only the fax is refused.
-	offered, answered := reinvite(callee, caller, callee.sdp(plain, "m=image 45000 udptl t38"), caller.sdp(plain, "m=image 0 udptl t38"))
+	const both = "m=audio 40000 RTP/AVP 8 0"
+	offered, answered := reinvite(callee, caller, callee.sdp(both, "m=image 45000 udptl t38"), caller.sdp(both, "m=image 0 udptl t38"))
 	for _, m := range []*message{offered, answered} {
-		if got := strings.Join(mediaLines(m.body), "|"); got != "audio port RTP/AVP 8|image 0 udptl t38" {
+		if got := strings.Join(mediaLines(m.body), "|"); got != "audio port RTP/AVP 8 0|image 0 udptl t38" {
 			t.Errorf("%s: %s", m.start, got)
 		}
 	}
@@ -224,7 +225,7 @@ func oddBodies(t *testing.T, s *stage) {
 		caller, callee := s.pair(t)
 		caller.send(caller.invite(callee.number).with(body))
 		inv := callee.take()
-		if got := strings.Join(mediaLines(inv.body), "|"); got != "audio port RTP/AVP 8" {
+		if got := strings.Join(mediaLines(inv.body), "|"); got != "audio port RTP/AVP 8 0" {
 			t.Errorf("%s: the callee was offered %s", name, got)
 		}
 		callee.answer(inv)

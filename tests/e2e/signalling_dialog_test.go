@@ -241,7 +241,7 @@ func reinviteRefused(t *testing.T, s *stage) {
 func reinviteMoves(t *testing.T, s *stage) {
 	caller, callee := s.call(t)
 	offered, answered := reinvite(callee, caller, callee.sdpAt("10.72.0.10", "m=audio 45000 RTP/AVP 0", "a=ptime:30"), caller.sdp("m=audio 46000 RTP/AVP 0", "a=ptime:30"))
-	wants(t, "the offer", offered.body, "RTP/AVP 0\r\n", "a=ptime:30\r\n")
+	wants(t, "the offer", offered.body, "RTP/AVP 0 8\r\n", "a=ptime:30\r\n")
 	wants(t, "the answer", answered.body, "RTP/AVP 0\r\n", "a=ptime:30\r\n")
 	caller.hangUp(callee)
 }

@@ -28,7 +28,7 @@ var own = map[string][]string{
 	"pkg/trunk":    {"pkg/call", "pkg/invalid"},
 	"pkg/route":    {"pkg/call", "pkg/invalid"},
 	"pkg/admit":    {"pkg/call", "pkg/invalid"},
-	"pkg/datapath": {"pkg/call"},
+	"pkg/datapath": {"pkg/call", "pkg/g711"},
 	"pkg/relay":    {"pkg/call", "pkg/g711"},
 	"pkg/realm":    {"pkg/call", "pkg/invalid"},
 	"pkg/sipua":    {"pkg/call", "pkg/header"},

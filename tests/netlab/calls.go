@@ -100,7 +100,7 @@ func legs(log *Log) []Leg {
 }
 
 func (leg *Leg) read(m Message) {
-	if addr, ok := audioAddr(m.Body()); ok {
+	if addr, ok := AudioAddr(m.Body()); ok {
 		switch {
 		case m.Out && !leg.Peer.IsValid():
 			leg.Peer = addr

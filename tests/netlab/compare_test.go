@@ -203,7 +203,7 @@ func TestAudioAddr(t *testing.T) {
 		for _, line := range tt.sdp {
 			sdp.WriteString(line + "\r\n")
 		}
-		got, ok := audioAddr(sdp.Bytes())
+		got, ok := AudioAddr(sdp.Bytes())
 		if ok != (tt.want != "") || ok && got.String() != tt.want {
 			t.Errorf("%s: %v %v, want %q", tt.name, got, ok, tt.want)
 		}

@@ -20,8 +20,8 @@ const startTimeout = 20 * time.Second
 // Daemon is a tandemd that runs in the gateway's host.
 type Daemon struct {
 	*Process
-	// Socket is the path of its admin API.
-	Socket string
+	// Socket is the path of its admin API, Config that of its config.
+	Socket, Config string
 
 	log *tail
 }
@@ -45,7 +45,7 @@ func (l *Lab) StartGateway(ctx context.Context, binary string, o GatewayOptions,
 	if err := p.Start(); err != nil {
 		return nil, err
 	}
-	d := &Daemon{Process: p, Socket: l.AdminSocket(), log: said}
+	d := &Daemon{Process: p, Socket: l.AdminSocket(), Config: file, log: said}
 	if err := d.ready(ctx); err != nil {
 		return nil, errors.Join(err, p.Stop(syscall.SIGKILL, time.Second))
 	}

@@ -44,13 +44,23 @@ type GatewayOptions struct {
 	LogLevel string
 	// Strategy of the group of both carriers; default "round_robin".
 	Strategy string
+	// Trunks are more lines of a trunk's config, by its name: "media_source: latch".
+	Trunks map[string][]string
+	// Pins is the config's pins; default is the lab's own directory, "none" is none.
+	Pins string
+	// Guard is the config's guard, e.g. "{sip_per_second: 20}"; empty is its default.
+	Guard string
 }
 
 var gatewayTemplate = template.Must(template.New("gateway").Parse(`# The lab's gateway: one platform, two carriers.
 node: lab
 engine: {{.Engine}}
 max_calls: {{.MaxCalls}}
+pins: {{.Pins}}
 drain: {{.Drain}}
+{{- with .Guard}}
+guard: {{.}}
+{{- end}}
 log: {level: {{.LogLevel}}, format: auto}
 realms:
 {{- range .Realms}}
@@ -71,6 +81,9 @@ trunks:
     targets: ["{{.Peer}}:5060"]
     max_calls: {{$.TrunkCalls}}
     ring_timeout: {{$.RingTimeout}}
+{{- range index $.Trunks .Name}}
+    {{.}}
+{{- end}}
 {{- end}}
 groups:
   - {name: carriers, trunks: [carrier-a, carrier-b], strategy: {{.Strategy}}}
@@ -92,6 +105,9 @@ func (l *Lab) AdminSocket() string { return filepath.Join(l.dir, "admin.sock") }
 // CDRFile is the gateway's record file.
 func (l *Lab) CDRFile() string { return filepath.Join(l.dir, "cdr.jsonl") }
 
+// Pins is where the gateway's kernel engine keeps its program and flows; it goes with the lab.
+func (l *Lab) Pins() string { return filepath.Join(bpffs, l.id) }
+
 // GatewayConfig is the YAML for the gateway of the default topology.
 func (l *Lab) GatewayConfig(o GatewayOptions) ([]byte, error) {
 	o.Engine = cmp.Or(o.Engine, "auto")
@@ -101,6 +117,7 @@ func (l *Lab) GatewayConfig(o GatewayOptions) ([]byte, error) {
 	o.Quarantine = cmp.Or(o.Quarantine, time.Second)
 	o.LogLevel = cmp.Or(o.LogLevel, "info")
 	o.Strategy = cmp.Or(o.Strategy, "round_robin")
+	o.Pins = cmp.Or(o.Pins, l.Pins())
 	var out bytes.Buffer
 	err := gatewayTemplate.Execute(&out, struct {
 		GatewayOptions

@@ -9,12 +9,14 @@ import (
 
 // TestGatewayConfigIsValid: what the lab gives the daemon passes the daemon's own check.
 func TestGatewayConfigIsValid(t *testing.T) {
-	lab := &Lab{dir: "/run/tandem-lab/tdm1x0"}
+	lab := &Lab{id: "tdm1x0", dir: "/run/tandem-lab/tdm1x0"}
 	for name, o := range map[string]GatewayOptions{
 		"default": {},
 		"all options": {
 			Engine: "userspace", MaxCalls: 100, TrunkCalls: 10, RingTimeout: 2 * time.Second, Drain: time.Minute,
 			Quarantine: 5 * time.Second, Metrics: "127.0.0.1:9464", LogLevel: "debug", Strategy: "priority",
+			Trunks: map[string][]string{CarrierA: {"media_source: latch", "codecs: [PCMA]"}, Platform: {"idle_timeout: 10s"}},
+			Guard:  "{deny: [10.72.0.66/32], sip_per_second: 20}",
 		},
 	} {
 		data, err := lab.GatewayConfig(o)

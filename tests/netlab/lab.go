@@ -85,8 +85,8 @@ func Up(ctx context.Context, t Topology) (_ *Lab, err error) {
 }
 
 // Close ends every process of the lab and removes its namespaces with all that is in
-// them, and its directory. It may be called more than once, and after a failed part
-// it goes on with the rest.
+// them, what its gateway has pinned, and its directory. It may be called more than once,
+// and after a failed part it goes on with the rest.
 func (l *Lab) Close() error {
 	l.closeOnce.Do(func() {
 		errs := []error{l.killAll()}
@@ -98,7 +98,7 @@ func (l *Lab) Close() error {
 			}
 			errs = append(errs, removeDevices(ns), ns.Close(), deleteNetns(l.Namespace(h.Name)))
 		}
-		errs = append(errs, os.RemoveAll(l.dir), release(stateDir, l.id, l.lock))
+		errs = append(errs, unpin(l.id), os.RemoveAll(l.dir), release(stateDir, l.id, l.lock))
 		if err := errors.Join(errs...); err != nil {
 			l.closeErr = fmt.Errorf("closing lab %s: %w", l.id, err)
 		}

@@ -66,7 +66,7 @@ func up(t *testing.T, topology Topology) *Lab {
 func remains(t *testing.T, id string) []string {
 	t.Helper()
 	var found []string
-	for _, pattern := range []string{filepath.Join(netnsDir, id+"-*"), filepath.Join(stateDir, id+"*")} {
+	for _, pattern := range []string{filepath.Join(netnsDir, id+"-*"), filepath.Join(stateDir, id+"*"), filepath.Join(bpffs, id+"*")} {
 		paths, err := filepath.Glob(pattern)
 		if err != nil {
 			t.Fatal(err)

@@ -82,8 +82,8 @@ func (m Message) Body() []byte {
 	return body
 }
 
-// audioAddr is where the sender of a description wants its first audio stream.
-func audioAddr(sdp []byte) (netip.AddrPort, bool) {
+// AudioAddr is where the sender of a description wants its first audio stream.
+func AudioAddr(sdp []byte) (netip.AddrPort, bool) {
 	var session, media netip.Addr
 	var port uint16
 	found := false

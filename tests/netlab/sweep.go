@@ -18,6 +18,18 @@ import (
 // stateDir holds a lock and a directory per lab.
 const stateDir = "/run/tandem-lab"
 
+// bpffs is where the gateways of labs pin, each in a directory with its lab's id.
+const bpffs = "/sys/fs/bpf"
+
+// unpin takes away what a gateway has left in the kernel: its programs are detached with
+// the last name of their links.
+func unpin(id string) error {
+	if err := os.RemoveAll(filepath.Join(bpffs, id)); err != nil {
+		return fmt.Errorf("pins of lab %s: %w", id, err)
+	}
+	return nil
+}
+
 // labName matches the id in the name of a thing that a lab made.
 var labName = regexp.MustCompile(`^(tdm([0-9]+)x[0-9]+)(-|\.lock$|$)`)
 
@@ -71,7 +83,7 @@ func sweep(dir string) ([]string, error) {
 			continue
 		}
 		stale = append(stale, id)
-		errs = append(errs, removeNamespaces(id), os.RemoveAll(filepath.Join(dir, id)))
+		errs = append(errs, removeNamespaces(id), unpin(id), os.RemoveAll(filepath.Join(dir, id)))
 		if lock != nil {
 			errs = append(errs, release(dir, id, lock))
 		}
@@ -82,10 +94,10 @@ func sweep(dir string) ([]string, error) {
 // known lists the ids that something on this machine carries.
 func known(dir string) []string {
 	var ids []string
-	for _, d := range []string{dir, netnsDir} {
+	for _, d := range []string{dir, netnsDir, bpffs} {
 		entries, err := os.ReadDir(d)
 		if err != nil {
-			continue // it is made with the first lab
+			continue // it is made, or mounted, with the first lab
 		}
 		for _, e := range entries {
 			if m := labName.FindStringSubmatch(e.Name()); m != nil {

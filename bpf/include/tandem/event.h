@@ -26,7 +26,8 @@ static __always_inline void fill_event(struct packet *p, struct event *event, en
 	event->at = p->now;
 	*(__be32 *)event->local = p->ip->dest;
 	*(__be32 *)event->source = p->ip->source;
-	event->local_port = p->udp->dest;
+	/* Not where it came in, if it was multiplexed. */
+	event->local_port = bpf_htons(p->realm->first_port + (p->at - p->realm->flows));
 	event->source_port = p->udp->source;
 	event->realm = p->realm->number;
 	event->kind = kind;

@@ -126,6 +126,14 @@ struct {
 	__type(value, struct tally);
 } exits SEC(".maps");
 
+/* The two conversions of G.711, each for two octets at a time: to mu-law, to A-law. Written by Go. */
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(max_entries, 2);
+	__type(key, __u32);
+	__type(value, struct law);
+} laws SEC(".maps");
+
 /* The time as a burst of packets reads it, per CPU. */
 struct {
 	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);

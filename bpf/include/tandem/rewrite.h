@@ -6,8 +6,8 @@
 #include "treat.h"
 
 /*
- * Where the packet would go, and whether this program can send it there. If not, nothing has been
- * counted or changed yet, and TC gets it as it came.
+ * Where the packet would go, and whether this program can send it there. If not, the flow has not counted
+ * it yet, nothing is changed, and TC gets it as it came.
  */
 static __always_inline int find_next_hop(struct packet *p)
 {

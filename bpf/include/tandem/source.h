@@ -60,7 +60,7 @@ static __always_inline int latch(struct packet *p, struct rule *rule)
 	}
 	p->now = bpf_ktime_get_ns();
 	if (policy->state != LATCH_OPEN || p->now > policy->until || p->implausible != CARRY_ON ||
-	    (p->is_rtcp && !(rule->flags & RULE_RTCP)))
+	    !p->udp->source || (p->is_rtcp && !(rule->flags & RULE_RTCP)))
 		return is_remote(p, rule);
 	if (!is_remote(p, rule) && !is_allowed(p, policy))
 		return 0;

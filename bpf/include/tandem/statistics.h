@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 OR GPL-2.0-only */
-/* The gate that counts: the flow's statistics (RFC 3550), its keys and its reports. */
+/* The gate that counts: the flow's statistics (RFC 3550) and its reports. */
 #ifndef TANDEM_STATISTICS_H
 #define TANDEM_STATISTICS_H
 
@@ -13,8 +13,6 @@
 #define SEQUENCE_OFFSET	 65536	   /* keeps packets late for the very first one above zero */
 #define WINDOW		 64	   /* packets that a duplicate is told by */
 #define REPORT_GAP	 100000000 /* ns: call.ReportGap */
-#define DIGITS		 16
-#define MAX_DURATION	 0xffff /* of one telephone-event, then it goes on as another (RFC 4733 2.5.1.3) */
 
 /* Closes a run of sequence numbers, and starts one whose first packet is sequence. */
 static __always_inline void start_run(struct packet *p, struct counters *c, struct rare *rare, __u16 sequence,
@@ -124,41 +122,19 @@ static __always_inline void follow_jitter(struct packet *p, struct counters *c)
 	c->reference = p->now;
 }
 
-/*
- * Reports a key once, from the first of its packets that comes: they all have the timestamp of its
- * beginning (RFC 4733 section 2.5.1.2), and a long one goes on where its first 65,535 ticks end.
- */
-static __always_inline void follow_digit(struct packet *p)
-{
-	struct rare *rare = rare_of(p->at);
-	__u32 timestamp = bpf_ntohl(p->rtp->timestamp), since;
-	__u8 *event = (void *)(p->rtp + 1) + 4 * (p->rtp->version_csrcs & 0x0f);
-	int same;
-
-	/* Its four bytes, behind the header; one with an extension is no telephone-event that anybody sends.
-	 */
-	if (!rare || (void *)event + 4 > p->end || *event >= DIGITS)
-		return;
-	since = timestamp - rare->digit_timestamp;
-	same = rare->digit && rare->digit_ssrc == p->rtp->ssrc &&
-	       (since == 0 || (since == MAX_DURATION && rare->digit == *event + 1));
-	rare->digit_timestamp = timestamp;
-	if (same)
-		return;
-	rare->digit = *event + 1;
-	rare->digit_ssrc = p->rtp->ssrc;
-	rare->digits++;
-	tell(p, EVENT_DIGIT, *event, 0);
-}
-
 static __always_inline void follow_report(struct packet *p, struct counters *c)
 {
 	struct rare *rare = rare_of(p->at);
 
 	if (!rare)
 		return;
-	if (c->state & STATE_RUNNING)
-		rare->before++; /* RTCP among RTP is no packet of the run */
+	if (p->rule->flags & RULE_RTCP) {
+		c->last = p->now;
+	} else {
+		rare->control = p->now;
+		if (c->state & STATE_RUNNING)
+			rare->before++; /* RTCP among RTP is no packet of the run */
+	}
 	if (rare->reported && p->now - rare->reported < REPORT_GAP) {
 		event_lost(p);
 		return;
@@ -195,7 +171,6 @@ static __always_inline int count(struct packet *p)
 	if (!(c->state & STATE_TOLD))
 		begin(p, c);
 	if (p->is_rtcp) {
-		c->last = p->now;
 		follow_report(p, c);
 		return CARRY_ON;
 	}
@@ -204,9 +179,8 @@ static __always_inline int count(struct packet *p)
 		c->gap = gap > 0xffffffff ? 0xffffffff : gap;
 	c->last = p->now;
 	follow_sequence(p, c, before);
-	if (p->treatment == TELEPHONE_EVENT)
-		follow_digit(p);
-	else if (p->rule->tick)
+	/* The packets of a key repeat its timestamp, and are sent when they please. */
+	if (p->rule->tick && p->treatment != TELEPHONE_EVENT)
 		follow_jitter(p, c);
 	return CARRY_ON;
 }

@@ -1,0 +1,40 @@
+package app
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+
+	"github.com/tandem-sbc/tandem/pkg/config"
+	"github.com/tandem-sbc/tandem/pkg/datapath"
+)
+
+// Unload takes away what the daemon of this config has left in the kernel, and says to out
+// what it did. Nothing there is no error; a daemon that runs is one that wraps
+// datapath.ErrBusy.
+func Unload(cfg *config.Config, out io.Writer) error {
+	pins := cfg.PinFolder()
+	if pins == "" {
+		return say(out, "nothing to unload: the config's pins is none, so nothing outlives the daemon\n")
+	}
+	if _, err := os.Stat(pins); errors.Is(err, fs.ErrNotExist) {
+		return say(out, "nothing to unload: %s does not exist\n", pins)
+	}
+	err := datapath.Unload(pins)
+	if errors.Is(err, datapath.ErrBusy) {
+		return fmt.Errorf("unload: stop the daemon first: %w", err)
+	}
+	if err != nil {
+		return fmt.Errorf("unload: %w", err)
+	}
+	return say(out, "unloaded: programs are detached, flows and maps are gone, %s is removed\n", pins)
+}
+
+func say(out io.Writer, format string, args ...any) error {
+	if _, err := fmt.Fprintf(out, format, args...); err != nil {
+		return fmt.Errorf("unload: %w", err)
+	}
+	return nil
+}

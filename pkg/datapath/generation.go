@@ -1,0 +1,147 @@
+package datapath
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+
+	"github.com/cilium/ebpf"
+)
+
+// Maps of Go's own, that no program reads.
+const (
+	mapAbout = "about"
+	mapUndo  = "undo"
+)
+
+// mapSet are maps by name.
+type mapSet map[string]*ebpf.Map
+
+// close may be called more than once.
+func (s mapSet) close() error {
+	var errs []error
+	for _, m := range s {
+		errs = append(errs, m.Close())
+	}
+	clear(s)
+	return errors.Join(errs...)
+}
+
+// about says what a generation of maps was made for, so that it can be read without
+// knowing the layout of any other map.
+type about struct {
+	ABI    int
+	Netns  uint64 // cookie of the network namespace
+	Realms []aboutRealm
+}
+
+// aboutRealm is a realm, and the index of its first media port in the flow table.
+type aboutRealm struct {
+	Realm
+	Flows uint32
+}
+
+// spec is a map that holds a.
+func (a about) spec() (*ebpf.MapSpec, error) {
+	text, err := json.Marshal(a)
+	if err != nil {
+		return nil, fmt.Errorf("describe the maps: %w", err)
+	}
+	text = append(text, make([]byte, -len(text)&7)...)
+	return &ebpf.MapSpec{
+		Name: mapAbout, Type: ebpf.Array, KeySize: 4, ValueSize: uint32(len(text)), MaxEntries: 1,
+		Contents: []ebpf.MapKV{{Key: uint32(0), Value: text}},
+	}, nil
+}
+
+func readAbout(m *ebpf.Map) (a about, err error) {
+	text, err := m.LookupBytes(uint32(0))
+	if err == nil {
+		err = json.Unmarshal([]byte(strings.TrimRight(string(text), "\x00")), &a)
+	}
+	if err != nil {
+		return about{}, fmt.Errorf("read what the pinned maps are for: %w", err)
+	}
+	return a, nil
+}
+
+// generation is one pinned set of maps. It is live while an attached program uses it;
+// one that no program uses was left by a crash, and is rubbish.
+type generation struct {
+	number int
+	dir    string
+	maps   mapSet
+	about  about
+}
+
+func readGeneration(dir string, number int) (_ *generation, err error) {
+	g := &generation{number: number, dir: dir, maps: mapSet{}}
+	defer func() {
+		if err != nil {
+			err = errors.Join(err, g.maps.close())
+		}
+	}()
+	files, err := os.ReadDir(dir)
+	if err != nil {
+		return nil, err
+	}
+	for _, f := range files {
+		m, err := ebpf.LoadPinnedMap(filepath.Join(dir, f.Name()), nil)
+		if err != nil {
+			return nil, fmt.Errorf("%s: %w", filepath.Join(dir, f.Name()), err)
+		}
+		g.maps[f.Name()] = m
+	}
+	if m := g.maps[mapAbout]; m != nil { // none if a crash came while the maps were being pinned
+		if g.about, err = readAbout(m); err != nil {
+			return nil, fmt.Errorf("%s: %w", dir, err)
+		}
+	}
+	return g, nil
+}
+
+// ids of the maps.
+func (g *generation) ids() (map[ebpf.MapID]bool, error) {
+	ids := map[ebpf.MapID]bool{}
+	for name, m := range g.maps {
+		id, err := mapID(m)
+		if err != nil {
+			return nil, fmt.Errorf("%s/%s: %w", g.dir, name, err)
+		}
+		ids[id] = true
+	}
+	return ids, nil
+}
+
+func mapID(m *ebpf.Map) (ebpf.MapID, error) {
+	info, err := m.Info()
+	if err != nil {
+		return 0, err
+	}
+	id, ok := info.ID()
+	if !ok {
+		return 0, errors.New("the kernel tells no map ids")
+	}
+	return id, nil
+}
+
+// mapsOf lists the maps that a program in the kernel uses.
+func mapsOf(id ebpf.ProgramID) ([]ebpf.MapID, error) {
+	prog, err := ebpf.NewProgramFromID(id)
+	if err != nil {
+		return nil, fmt.Errorf("program %d: %w", id, err)
+	}
+	defer prog.Close()
+	info, err := prog.Info()
+	if err != nil {
+		return nil, fmt.Errorf("program %d: %w", id, err)
+	}
+	used, ok := info.MapIDs()
+	if !ok {
+		return nil, fmt.Errorf("program %d: the kernel does not tell its maps", id)
+	}
+	return used, nil
+}
