@@ -159,9 +159,15 @@ type Latch struct {
 // FlowStats are the counters of one flow since it was installed; an update of the
 // flow in place keeps them.
 type FlowStats struct {
-	Key     FlowKey `json:"-"`
-	Packets uint64  `json:"packets"`
-	Bytes   uint64  `json:"bytes"`
+	Key FlowKey `json:"-"`
+	// Remote is the source that is let in now: the flow's own Remote, or what was learned in
+	// its place (M7). It is the zero value if nobody is let in.
+	Remote  netip.AddrPort `json:"remote"`
+	Packets uint64         `json:"packets"`
+	Bytes   uint64         `json:"bytes"`
+	// Control counts those of Packets that were RTCP among the RTP of a flow without Mux;
+	// in an RTCP flow it is 0.
+	Control uint64 `json:"control"`
 	// Lost is expected minus received by RTP sequence number (RFC 3550 A.3), never below 0.
 	Lost uint64 `json:"lost"`
 	// Reordered counts packets that came after a later one.

@@ -29,6 +29,14 @@ func addr4(a netip.Addr) [4]uint8 {
 	return [4]uint8{}
 }
 
+// toRemote is a source as the ABI has it, the zero value if it lets nobody in.
+func toRemote(addr [4]uint8, port uint16) netip.AddrPort {
+	if port == 0 || addr == [4]uint8{} {
+		return netip.AddrPort{}
+	}
+	return netip.AddrPortFrom(netip.AddrFrom4(addr), port16(port))
+}
+
 // noPayload is a payload type that no packet has: the rule has no main one.
 const noPayload = 0xff
 
@@ -144,6 +152,7 @@ func (c clock) time(ns uint64) time.Time {
 type snapshot struct {
 	packets, bytes, refused, outOfPolicy, before, lost, first, last, control uint64
 	highest, base, reordered, duplicated, jitter, gap, ssrc, ssrcs, digits   uint32
+	controls                                                                 uint32
 }
 
 // stats reads the counters. Loss is that of closed runs of sequence numbers plus what the
@@ -160,6 +169,7 @@ func (s snapshot) stats(key call.FlowKey, c clock) call.FlowStats {
 		Key:         key,
 		Packets:     s.packets,
 		Bytes:       s.bytes,
+		Control:     uint64(s.controls),
 		Lost:        lost,
 		Reordered:   uint64(s.reordered),
 		Duplicated:  uint64(s.duplicated),

@@ -276,7 +276,8 @@ func (e *Engine) Attachments() []Attachment {
 // removed.
 func (e *Engine) Adopted() []call.FlowKey { return slices.Clone(e.adopted) }
 
-// Stats sums up the exits over all CPUs.
+// Stats sums up the exits over all CPUs. With pins they go on over a restart, and start at zero
+// when flows are copied into other maps.
 func (e *Engine) Stats() (call.EngineStats, error) {
 	e.mu.Lock()
 	defer e.mu.Unlock()

@@ -21,8 +21,16 @@ const (
 
 // installed is a flow in the kernel.
 type installed struct {
-	at  uint32 // in the flow table
-	hop *hop   // nil while on hold
+	at     uint32         // in the flow table
+	remote netip.AddrPort // as installed; see table.remote
+	hop    *hop           // nil while on hold
+}
+
+// stats are the flow's counters as they are.
+func (e *Engine) stats(f installed, key call.FlowKey, c clock) call.FlowStats {
+	s := e.table.read(f.at, key, c)
+	s.Remote = e.table.remote(f.at, f.remote)
+	return s
 }
 
 // Install puts flows into the kernel, all or none. A flow whose key is there already is
@@ -104,7 +112,10 @@ func (e *Engine) write(flows []call.Flow, held []*hop) (replaced []*hop, err err
 	}
 	for i, f := range flows {
 		key := canonical(f.Key)
-		now := installed{at: e.realms[key.Realm].flow(key.Local.Port()), hop: held[i]}
+		now := installed{
+			at: e.realms[key.Realm].flow(key.Local.Port()), hop: held[i],
+			remote: toRemote(addr4(f.Remote.Addr()), port16(f.Remote.Port())),
+		}
 		e.table.activate(now.at, actives[i])
 		replaced = append(replaced, e.flows[key].hop)
 		e.flows[key] = now
@@ -134,7 +145,7 @@ func (e *Engine) Remove(keys []call.FlowKey) ([]call.FlowStats, error) {
 			continue
 		}
 		e.table.activate(f.at, 0)
-		stats[i] = e.table.read(f.at, key, clk) // after the removal: no packet comes behind the last counted
+		stats[i] = e.stats(f, key, clk) // after the removal: no packet comes behind the last counted
 		delete(e.flows, key)
 		unused = append(unused, f.hop)
 	}
@@ -160,7 +171,7 @@ func (e *Engine) Snapshot(keys []call.FlowKey) ([]call.FlowStats, error) {
 		key = canonical(key)
 		stats[i].Key = key
 		if f, ok := e.flows[key]; ok {
-			stats[i] = e.table.read(f.at, key, clk)
+			stats[i] = e.stats(f, key, clk)
 		}
 	}
 	return stats, nil
@@ -261,8 +272,9 @@ func (e *Engine) adoptFlows() {
 			if f.Active != 1 && f.Active != 2 {
 				continue
 			}
-			found := installed{at: at}
-			if rule := f.Rule[f.Active-1]; rule.NextHop != 0 {
+			rule := f.Rule[f.Active-1]
+			found := installed{at: at, remote: toRemote(rule.Remote, rule.RemotePort)}
+			if rule.NextHop != 0 {
 				var err error
 				if found.hop, err = e.hops.adopt(rule.NextHop); err != nil {
 					// Nobody would keep the header fresh, and its id is free for another destination.

@@ -73,9 +73,10 @@ func plan(n sizes, guard Guard) (*ebpf.CollectionSpec, error) {
 		tandemMapPolicies:     n.flows,
 		tandemMapNextHops:     n.nextHops,
 		tandemMapHopKeys:      n.nextHops,
-		tandemMapPeers:        max(n.peers, 1),
-		tandemMapDeny:         max(n.deny, 1),
-		tandemMapExits:        n.exits,
+		// Twice, for maps that were found: the new entries come before the old ones go.
+		tandemMapPeers: 2 * max(n.peers, 1),
+		tandemMapDeny:  2 * max(n.deny, 1),
+		tandemMapExits: n.exits,
 	} {
 		spec.Maps[name].MaxEntries = entries
 	}

@@ -93,10 +93,10 @@ func TestAllZeroIsSafe(t *testing.T) {
 	in := frame{src: f.Remote, dst: f.Key.Local, payload: rtp(1, 1, 1)}.build(t)
 
 	b.table.activate(port(b, 20000), 1)
-	if verdict, _ := b.run(t, in); verdict != xdpPass {
-		t.Errorf("zero rule: action %d instead of the stack", verdict)
+	if verdict, _ := b.run(t, in); verdict != xdpDrop {
+		t.Errorf("zero rule: action %d instead of a drop", verdict)
 	}
-	rule := tandemRule{Remote: addr4(f.Remote.Addr()), RemotePort: port16(f.Remote.Port())}
+	rule := tandemRule{Remote: addr4(f.Remote.Addr()), RemotePort: port16(f.Remote.Port()), Flags: tandemRuleFlagRULE_ANY}
 	b.table.activate(port(b, 20000), b.table.prepare(port(b, 20000), call.Flow{}, rule, 0))
 	if verdict, _ := b.run(t, in); verdict != xdpPass {
 		t.Errorf("rule with a remote only: action %d instead of the stack", verdict)

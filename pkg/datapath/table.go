@@ -3,6 +3,7 @@ package datapath
 import (
 	"encoding/binary"
 	"fmt"
+	"net/netip"
 	"runtime"
 	"sync/atomic"
 	"unsafe"
@@ -91,7 +92,7 @@ func (t *table) apply(at uint32, f call.Flow, rule tandemRule, now uint64) tande
 		policy.Payload[pt] = payload
 	}
 	if f.Latch.Window <= 0 {
-		t.latch(policy, tandemLatchStateLATCH_CLOSED)
+		t.closeLatch(policy)
 		return rule
 	}
 	state := t.latchState(policy)
@@ -105,7 +106,7 @@ func (t *table) apply(at uint32, f call.Flow, rule tandemRule, now uint64) tande
 		rule.Flags &^= tandemRuleFlagRULE_LATCH
 		return rule
 	}
-	t.latch(policy, tandemLatchStateLATCH_CLOSED) // nobody learns by half of the new terms
+	t.closeLatch(policy) // nobody learns by half of the new terms
 	policy.Until = now + uint64(f.Latch.Window)
 	policy.Generation = f.Latch.Generation
 	policy.Prefixes = uint8(len(f.Latch.Allowed))
@@ -113,12 +114,16 @@ func (t *table) apply(at uint32, f call.Flow, rule tandemRule, now uint64) tande
 		policy.Allowed[i].Addr = prefix.Masked().Addr().As4()
 		binary.BigEndian.PutUint32(policy.Allowed[i].Mask[:], ^uint32(0)<<(32-prefix.Bits()))
 	}
-	t.latch(policy, tandemLatchStateLATCH_OPEN)
+	atomic.StoreUint32((*uint32)(&policy.State), uint32(tandemLatchStateLATCH_OPEN))
 	return rule
 }
 
-func (t *table) latch(policy *tandemPolicy, state tandemLatchState) {
-	atomic.StoreUint32((*uint32)(&policy.State), uint32(state))
+// closeLatch ends learning. A packet that is about to learn comes before it or not at all:
+// else the program would lock the latch behind our back.
+func (t *table) closeLatch(policy *tandemPolicy) {
+	for !atomic.CompareAndSwapUint32(
+		(*uint32)(&policy.State), uint32(t.latchState(policy)), uint32(tandemLatchStateLATCH_CLOSED)) {
+	}
 }
 
 // latchState waits out the few stores between winning the latch and having written who won.
@@ -140,6 +145,16 @@ func (t *table) activate(at, active uint32) {
 		f.Former = active
 	}
 	atomic.StoreUint32(&f.Active, active)
+}
+
+// remote is who is let in by a flow that was installed with own. What was learned is read
+// where it is whole: the program writes it into the rule later, and in two steps.
+func (t *table) remote(at uint32, own netip.AddrPort) netip.AddrPort {
+	policy := &t.policies[at]
+	if tandemLatchState(atomic.LoadUint32((*uint32)(&policy.State))) == tandemLatchStateLATCH_LOCKED {
+		return toRemote(policy.Learned, policy.LearnedPort)
+	}
+	return own
 }
 
 // read returns a flow's counters while packets go on. Packets is loaded last, since the
@@ -164,6 +179,7 @@ func (t *table) read(at uint32, key call.FlowKey, c clock) call.FlowStats {
 		first:       atomic.LoadUint64(&rare.First),
 		last:        atomic.LoadUint64(&counters.Last),
 		control:     atomic.LoadUint64(&rare.Control),
+		controls:    atomic.LoadUint32(&rare.Controls),
 		bytes:       atomic.LoadUint64(&counters.Bytes),
 		packets:     atomic.LoadUint64(&counters.Packets),
 	}

@@ -198,8 +198,9 @@ type tandemRare struct {
 	Digits         uint32
 	DigitSsrc      uint32
 	DigitTimestamp uint32
+	Controls       uint32
 	Digit          uint8
-	Pad            [7]uint8
+	Pad            [3]uint8
 }
 
 type tandemReading struct {

@@ -23,7 +23,9 @@ type fakeEngine struct {
 	flows map[call.FlowKey]call.Flow
 	sent  map[call.FlowKey]uint64
 	// stats stand in for what is made up of sent.
-	stats               map[call.FlowKey]call.FlowStats
+	stats map[call.FlowKey]call.FlowStats
+	// learned takes the place of a flow's Remote.
+	learned             map[call.FlowKey]netip.AddrPort
 	installs, snapshots int
 	// fail is what Install says, unreadable what Snapshot does, irremovable what Remove does.
 	fail, unreadable, irremovable error
@@ -35,7 +37,7 @@ type fakeEngine struct {
 func newFakeEngine() *fakeEngine {
 	return &fakeEngine{
 		flows: map[call.FlowKey]call.Flow{}, sent: map[call.FlowKey]uint64{}, stats: map[call.FlowKey]call.FlowStats{},
-		events: make(chan call.MediaEvent, 16),
+		learned: map[call.FlowKey]netip.AddrPort{}, events: make(chan call.MediaEvent, 16),
 	}
 }
 
@@ -47,6 +49,9 @@ func (e *fakeEngine) Install(flows []call.Flow) error {
 	}
 	e.installs++
 	for _, f := range flows {
+		if was := e.flows[f.Key].Latch; f.Latch.Window == 0 || f.Latch.Generation != was.Generation {
+			delete(e.learned, f.Key)
+		}
 		e.flows[f.Key] = f
 	}
 	return nil
@@ -66,6 +71,7 @@ func (e *fakeEngine) Remove(keys []call.FlowKey) ([]call.FlowStats, error) {
 		delete(e.flows, k)
 		delete(e.sent, k)
 		delete(e.stats, k)
+		delete(e.learned, k)
 	}
 	return stats, err
 }
@@ -86,12 +92,16 @@ func (e *fakeEngine) Snapshot(keys []call.FlowKey) ([]call.FlowStats, error) {
 	e.snapshots++
 	stats := make([]call.FlowStats, len(keys))
 	for i, k := range keys {
-		if st, ok := e.stats[k]; ok {
-			stats[i] = st
-			continue
+		st, ok := e.stats[k]
+		if !ok {
+			n := e.sent[k]
+			st = call.FlowStats{Key: k, Packets: n, Bytes: 172 * n, Lost: n / 10, Jitter: time.Duration(n) * time.Microsecond}
 		}
-		n := e.sent[k]
-		stats[i] = call.FlowStats{Key: k, Packets: n, Bytes: 172 * n, Lost: n / 10, Jitter: time.Duration(n) * time.Microsecond}
+		st.Remote = e.flows[k].Remote
+		if learned, ok := e.learned[k]; ok {
+			st.Remote = learned
+		}
+		stats[i] = st
 	}
 	return stats, nil
 }
@@ -112,6 +122,13 @@ func (e *fakeEngine) count(key call.FlowKey, st call.FlowStats) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	e.stats[key] = st
+}
+
+// learn makes a flow take a source for its Remote.
+func (e *fakeEngine) learn(key call.FlowKey, source netip.AddrPort) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	e.learned[key] = source
 }
 
 // from is the flow of the packets that come from remote, of RTP if there are two.

@@ -45,7 +45,7 @@ func (m *Media) listen(ctx context.Context) {
 			switch ev.Kind {
 			case call.MediaLatched:
 				// The engine may have to find the way to the new place first.
-				learners.Go(func() { m.latched(ev) })
+				learners.Go(func() { m.latched(ev.Key) })
 			case call.MediaReport:
 				m.report(ev)
 			case call.MediaRefused:
@@ -55,9 +55,9 @@ func (m *Media) listen(ctx context.Context) {
 	}
 }
 
-func (m *Media) latched(ev call.MediaEvent) {
-	if o, ok := m.owner(ev.Key); ok {
-		o.session.latched(o.side, ev)
+func (m *Media) latched(key call.FlowKey) {
+	if o, ok := m.owner(key); ok {
+		o.session.latched(o.side, key)
 	}
 }
 
@@ -90,7 +90,8 @@ func (r *refusals) add(ev call.MediaEvent) {
 	r.said, r.unsaid = time.Now(), 0
 }
 
-// patrol looks at the counters of all calls, and of adopted flows, once in patrolGap.
+// patrol looks at the counters of all calls, and of adopted flows, once in patrolGap. Learned
+// sources that no event has told of are found by it, too.
 func (m *Media) patrol(ctx context.Context) {
 	tick := time.NewTicker(patrolGap)
 	defer tick.Stop()
@@ -115,8 +116,8 @@ func (m *Media) patrol(ctx context.Context) {
 
 // look is one round of patrol; b is kept for its memory.
 func (m *Media) look(b *batch) error {
-	b.views, b.keys = b.views[:0], b.keys[:0]
-	m.gather(b, func(s *Session) bool { return s.watch.on() && s.sides[call.Egress] != nil })
+	b.views, b.keys, b.latches = b.views[:0], b.keys[:0], b.latches[:0]
+	m.gather(b, (*batch).patrolled)
 	watched := len(b.keys)
 	for _, a := range m.adopted {
 		b.keys = append(b.keys, a.keys...)
@@ -126,9 +127,16 @@ func (m *Media) look(b *batch) error {
 		return err
 	}
 	now := time.Now()
+	var learners sync.WaitGroup
 	for _, v := range b.views {
 		v.look(stats, now)
 	}
+	for _, l := range b.latches {
+		if stats[l.at].Remote != l.remote {
+			learners.Go(func() { m.latched(b.keys[l.at]) })
+		}
+	}
 	m.sweep(stats[watched:], now)
+	learners.Wait()
 	return nil
 }

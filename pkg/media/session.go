@@ -253,32 +253,40 @@ func (s *Session) parse(from call.Side, body []byte) (call.MediaDesc, error) {
 }
 
 // latched follows a peer to the source that the engine has learned: what is for the peer
-// goes there from now on (M7).
-func (s *Session) latched(side call.Side, ev call.MediaEvent) {
+// goes there from now on (M7). The engine is asked who that is, since whoever says that
+// something was learned may say it of a place that the peer has left since.
+func (s *Session) latched(side call.Side, key call.FlowKey) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if !slices.ContainsFunc(s.flows, func(f call.Flow) bool { return f.Key == ev.Key }) {
+	if !slices.ContainsFunc(s.flows, func(f call.Flow) bool { return f.Key == key && f.Latch.Window > 0 }) {
 		return // gone meanwhile
+	}
+	log := s.media.log.With("realm", key.Realm, "local", key.Local)
+	stats, err := s.media.snapshot(&batch{keys: []call.FlowKey{key}})
+	if err != nil {
+		log.Warn("learned media source not known yet", "error", err)
+		return
 	}
 	ends := s.ends()
 	where := &ends[side].rtp
-	if ev.Key != s.sides[side].key() {
+	if key != s.sides[side].key() {
 		where = &ends[side].rtcp
 	}
-	if ev.At.Before(where.learnedAt) {
-		return // another one has overtaken it
+	source := stats[0].Remote
+	if !source.IsValid() || source == where.addr() || source == where.shunned {
+		return
 	}
-	log := s.media.log.With("realm", ev.Key.Realm, "local", ev.Key.Local, "source", ev.Source, "described", where.described)
-	if s.media.ours(ev.Source) || ev.Source.Port() < lowestPort {
+	log = log.With("source", source, "described", where.described)
+	if s.media.ours(source) || source.Port() < lowestPort {
+		where.shunned = source
+		s.sides[side].peer = ends[side]
 		log.Warn("learned media source not sent to: a forged one, or a port that no media may go to")
 		return
 	}
-	where.learned, where.learnedAt = ev.Source, ev.At
+	where.learned = source
 	if err := s.settle(ends, s.talk); err != nil {
-		log.Error("learned media source not sent to", "error", err)
+		log.Error("learned media source not sent to yet", "error", err)
 		return
 	}
-	if ev.Source != where.described {
-		log.Info("media source learned")
-	}
+	log.Info("media source learned")
 }

@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"net/netip"
 	"slices"
-	"time"
 
 	"github.com/tandem-sbc/tandem/pkg/call"
 	"github.com/tandem-sbc/tandem/pkg/ports"
@@ -136,10 +135,9 @@ func (e endpoint) control() netip.AddrPort {
 // place is where a peer receives one stream, and so sends it from.
 type place struct {
 	described netip.AddrPort
-	// learned replaces described once the engine has latched on to it, by a packet that
-	// came at learnedAt.
-	learned   netip.AddrPort
-	learnedAt time.Time
+	// learned replaces described once the engine has latched on to it. shunned was learned,
+	// too, and is not sent to: see Session.latched.
+	learned, shunned netip.AddrPort
 	// generation goes up each time another place is described (call.Latch).
 	generation uint32
 }

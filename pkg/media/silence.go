@@ -20,7 +20,7 @@ type Silence struct {
 //
 // A side is expected to send if its own description says that it sends, the other's that
 // it receives, and the other is not on hold in the old form (0.0.0.0). Only RTP that is
-// let in counts; RTCP is no sign of life. Time runs from the last packet, or from when
+// let in counts; RTCP is no sign of life, among the RTP neither. Time runs from the last packet, or from when
 // the watch, or what the sides agreed on, began or changed. Limits are the shorter ones
 // of both sides' Terms.
 //
@@ -46,7 +46,7 @@ type watch struct {
 	// out is nil until somebody wants to know; said means that it was written to.
 	out  chan Silence
 	said bool
-	// heard is when packets, the counter, was last seen to change.
+	// heard is when packets, the counter of RTP, was last seen to change.
 	packets [2]uint64
 	heard   [2]time.Time
 }
@@ -65,8 +65,9 @@ func (v view) look(stats []call.FlowStats, now time.Time) {
 	}
 	w := &s.watch
 	for i, st := range v.of(stats) {
-		if st.Packets != w.packets[i] {
-			w.packets[i], w.heard[i] = st.Packets, now
+		// RTCP among the RTP comes from a peer whose speech has ended, too.
+		if speech := st.Packets - min(st.Packets, st.Control); speech != w.packets[i] {
+			w.packets[i], w.heard[i] = speech, now
 		}
 	}
 	if silence := s.silence(now); silence != (Silence{}) {

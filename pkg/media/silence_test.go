@@ -121,6 +121,29 @@ func TestSilenceBegins(t *testing.T) {
 	})
 }
 
+// TestSilenceAmongControl: RTCP of a peer that multiplexes it unasked is no sign of life (M8).
+func TestSilenceAmongControl(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := newBench(t)
+		b.run()
+		k := b.openWith(idle, idle)
+		k.established()
+		silent, key, begun := k.Silent(), k.inbound(), time.Now()
+		for n := uint64(0); time.Since(begun) < 2*idle.Idle; n++ {
+			b.engine.count(key, call.FlowStats{Packets: 1000 + n, Control: n})
+			select {
+			case s := <-silent:
+				if s.OneWay || time.Since(begun) < idle.Idle {
+					t.Errorf("%+v after %v", s, time.Since(begun))
+				}
+				return
+			case <-time.After(5 * time.Second):
+			}
+		}
+		t.Error("a dead call goes on")
+	})
+}
+
 // TestSilenceNeedsCounters: an engine that cannot say ends no call (M8).
 func TestSilenceNeedsCounters(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {

@@ -3,6 +3,8 @@ package media
 import (
 	"errors"
 	"fmt"
+	"math"
+	"net/netip"
 	"slices"
 	"sync"
 	"time"
@@ -54,7 +56,7 @@ func (s *Session) Close() (ingress, egress call.Media) {
 // so far. The engine is asked once for all of them; f may call any method.
 func (m *Media) Each(f func(s *Session, ingress, egress call.Media)) error {
 	var all batch
-	m.gather(&all, func(*Session) bool { return true })
+	m.gather(&all, (*batch).add)
 	stats, err := m.snapshot(&all)
 	if err != nil {
 		return fmt.Errorf("media counters: %w", err)
@@ -74,6 +76,8 @@ func (m *Media) Each(f func(s *Session, ingress, egress call.Media)) error {
 type batch struct {
 	views []view
 	keys  []call.FlowKey
+	// latches are filled in by patrolled only.
+	latches []latch
 }
 
 // view is one session's part of a batch.
@@ -84,9 +88,15 @@ type view struct {
 	at [2]int
 }
 
-// gather fills a batch with the RTP flows of those sessions that want is true for; it is
-// called with their mu held.
-func (m *Media) gather(b *batch, want func(*Session) bool) {
+// latch is a flow that may learn its source: where in the batch it is, and whom its session
+// takes to be let in.
+type latch struct {
+	at     int
+	remote netip.AddrPort
+}
+
+// gather fills a batch with open sessions; add is called with their mu held.
+func (m *Media) gather(b *batch, add func(*batch, *Session)) {
 	m.mu.RLock()
 	sessions := make([]*Session, 0, len(m.sessions))
 	for s := range m.sessions {
@@ -96,8 +106,8 @@ func (m *Media) gather(b *batch, want func(*Session) bool) {
 	b.views, b.keys = slices.Grow(b.views, len(sessions)), slices.Grow(b.keys, 2*len(sessions))
 	for _, s := range sessions {
 		s.mu.Lock()
-		if !s.closed && want(s) {
-			b.add(s)
+		if !s.closed {
+			add(b, s)
 		}
 		s.mu.Unlock()
 	}
@@ -113,6 +123,25 @@ func (b *batch) add(s *Session) {
 		}
 	}
 	b.views = append(b.views, v)
+}
+
+// patrolled puts a session into the batch if there is something to look for; its mu is held.
+func (b *batch) patrolled(s *Session) {
+	if s.sides[call.Egress] == nil {
+		return
+	}
+	if s.watch.on() {
+		b.add(s)
+	}
+	if s.sides[call.Ingress].terms.Latch.Window <= 0 && s.sides[call.Egress].terms.Latch.Window <= 0 {
+		return
+	}
+	for i := range s.flows {
+		if f := &s.flows[i]; f.Latch.Window > 0 {
+			b.latches = append(b.latches, latch{len(b.keys), f.Remote})
+			b.keys = append(b.keys, f.Key)
+		}
+	}
 }
 
 // snapshot asks the engine for a batch; the answer fits it or is an error.
@@ -172,7 +201,7 @@ func (s *Session) sent(stats [2]call.FlowStats) [2]call.Media {
 			Duplicated: st.Duplicated, OutOfPolicy: st.OutOfPolicy, Digits: st.Digits, SSRCChanges: st.SSRCChanges,
 			JitterMS: milliseconds(st.Jitter), GapMS: milliseconds(st.Gap), First: st.First, Last: st.Last,
 			RemoteLost: near.Lost, RemoteJitterMS: milliseconds(near.Jitter), RTTMS: milliseconds(near.RTT),
-			MOS: quality.Leg{Codec: speech.codec, Stats: stats[i], Near: near, Far: far}.MOS(),
+			MOS: finite(quality.Leg{Codec: speech.codec, Stats: stats[i], Near: near, Far: far}.MOS()),
 		}
 	}
 	return sent
@@ -213,6 +242,7 @@ func (r *reports) forget() {
 // estimate, so the later one's holds.
 func sum(a, b call.FlowStats) call.FlowStats {
 	b.Packets += a.Packets
+	b.Control += a.Control
 	b.Bytes += a.Bytes
 	b.Lost += a.Lost
 	b.Reordered += a.Reordered
@@ -229,6 +259,15 @@ func sum(a, b call.FlowStats) call.FlowStats {
 		b.Last = a.Last
 	}
 	return b
+}
+
+// finite is x, or 0 if that is no number: one that JSON cannot say would cost the call its
+// record (O3). What is made of a time.Duration is always one.
+func finite(x float64) float64 {
+	if math.IsNaN(x) || math.IsInf(x, 0) {
+		return 0
+	}
+	return x
 }
 
 func milliseconds(d time.Duration) float64 { return float64(d) / float64(time.Millisecond) }

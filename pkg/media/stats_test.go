@@ -3,6 +3,7 @@ package media_test
 import (
 	"errors"
 	"fmt"
+	"math"
 	"net/netip"
 	"runtime"
 	"strconv"
@@ -49,6 +50,18 @@ func TestStatistics(t *testing.T) {
 	}
 	if egress.Local != offered.desc.Audio().RTP || egress.Packets != 0 {
 		t.Errorf("egress %+v", egress)
+	}
+}
+
+// TestFinite: a number that JSON cannot say is 0, so that no call is without its record (M11, O3).
+func TestFinite(t *testing.T) {
+	for _, x := range []float64{math.Inf(1), math.Inf(-1), math.NaN()} {
+		if got := media.Finite(x); got != 0 {
+			t.Errorf("%v is %v, want 0", x, got)
+		}
+	}
+	if got := media.Finite(4.2); got != 4.2 {
+		t.Errorf("4.2 is %v", got)
 	}
 }
 
@@ -252,6 +265,7 @@ func TestConcurrent(t *testing.T) {
 		}
 	})
 	repeat(func(i int) {
+		b.engine.learn(rtp.Key, natRTP)
 		b.engine.events <- call.MediaEvent{Kind: call.MediaLatched, Key: rtp.Key, Source: natRTP, At: time.Now()}
 		b.engine.events <- call.MediaEvent{Kind: call.MediaReport, Key: rtcp.Key, Packet: []byte{0x80, 201, 0, 1, 1, 2, 3, 4}, At: time.Now()}
 	})

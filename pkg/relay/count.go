@@ -16,6 +16,9 @@ func (f *flow) count(e *Engine, p *packet) {
 	f.stats.Packets++
 	f.stats.Bytes += uint64(len(p.data))
 	if p.rtcp {
+		if !f.path.flow.RTCP {
+			f.stats.Control++
+		}
 		f.report(e, p)
 		return
 	}

@@ -61,5 +61,6 @@ func (f *flow) counted() call.FlowStats {
 	s := f.stats
 	s.Lost, s.Reordered, s.Duplicated = f.sequence.lost(f.sequence.got), f.sequence.reordered, f.sequence.duplicated
 	s.SSRC, s.Jitter = f.sequence.ssrc, f.sequence.jitterTime()
+	s.Remote = f.remote()
 	return s
 }

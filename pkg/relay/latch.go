@@ -49,6 +49,18 @@ func (f *flow) letIn(e *Engine, p *packet, plausible bool) bool {
 	return true
 }
 
+// remote is who is let in now, the zero value if nobody is. The caller holds f.mu.
+func (f *flow) remote() netip.AddrPort {
+	is := f.path.flow.Remote
+	if f.latch.learned.IsValid() {
+		is = f.latch.learned
+	}
+	if is.Port() == 0 || !is.IsValid() || is.Addr().IsUnspecified() {
+		return netip.AddrPort{}
+	}
+	return is
+}
+
 func allowed(prefixes []netip.Prefix, a netip.Addr) bool {
 	for _, p := range prefixes {
 		if p.Contains(a) {

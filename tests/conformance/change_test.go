@@ -22,9 +22,11 @@ func TestChange(t *testing.T) {
 				t.Fatalf("%s: %d counters for 2 flows", r.name, len(stats))
 			}
 			want := counted(numbered(1, 2, 5, 4)...)
-			want.Lost, want.Reordered, want.Refused = 1, 1, 1
-			r.compare(back, stats[0], counted(speech(1)))
+			want.Lost, want.Reordered, want.Refused, want.Remote = 1, 1, 1, f.Remote
 			r.compare(f, stats[1], want)
+			want = counted(speech(1))
+			want.Remote = back.Remote
+			r.compare(back, stats[0], want)
 		}},
 		rule{"M1 a removed flow passes nothing", func(t *testing.T, r *rig) {
 			f := up()

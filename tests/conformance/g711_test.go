@@ -102,7 +102,9 @@ func TestG711(t *testing.T) {
 				}},
 				rule{"M14 every length", func(t *testing.T, r *rig) {
 					var packets []rtp
-					for _, size := range []int{0, 1, 2, 3, 4, 5, 7, 8, 9, 15, 16, 17, 31, 33, 40, 63, 64, 65, 79, 80, 81, 127, 128, 159, 160, 161, 239, 240, 320, 479, 480, 1023, 1460} {
+					for _, size := range []int{
+						0, 1, 2, 3, 4, 5, 7, 8, 9, 15, 16, 17, 31, 33, 40, 63, 64, 65, 79, 80, 81, 127, 128, 159, 160, 161, 239, 240, 320, 479, 480, 1023, 1460,
+					} {
 						packets = append(packets, rtp{payload: bytes.Repeat(all, 6)[:size]})
 					}
 					through(r, packets...)

@@ -38,7 +38,7 @@ type rig struct {
 	name   string
 	engine engine
 	// flows are those that it has put in, and not taken out.
-	flows map[call.FlowKey]bool
+	flows map[call.FlowKey]call.Flow
 
 	begin time.Time
 	// before is what the engine said of itself when the rig was made.
@@ -61,7 +61,7 @@ type seen struct {
 // rig takes an engine that has no flow.
 func (n *network) rig(t *testing.T, e *running) *rig {
 	t.Helper()
-	r := &rig{t: t, net: n, name: e.name, engine: e, flows: map[call.FlowKey]bool{}, begin: time.Now()}
+	r := &rig{t: t, net: n, name: e.name, engine: e, flows: map[call.FlowKey]call.Flow{}, begin: time.Now()}
 	r.before = r.engineStats()
 	for _, tap := range n.taps {
 		if err := tap.discard(); err != nil { // what an earlier rule did not look at
@@ -93,7 +93,7 @@ func (r *rig) install(flows ...call.Flow) {
 		r.t.Fatalf("%s: install: %v", r.name, err)
 	}
 	for _, f := range flows {
-		r.flows[f.Key] = true
+		r.flows[f.Key] = f
 	}
 }
 
@@ -341,12 +341,20 @@ func (r *rig) exits(want ways) {
 }
 
 // stats asserts a flow's counters; times and jitter are for the rules that are about them.
+// Unless want says who is let in, that is the flow's own Remote.
+// Unless the rule says whom the flow has learned, its own remote is let in.
 func (r *rig) stats(f call.Flow, want call.FlowStats) call.FlowStats {
 	r.t.Helper()
 	r.settle()
+	if r.flows[f.Key] && !want.Remote.IsValid() {
+		want.Remote = f.Remote
+	}
 	got, err := r.engine.Snapshot([]call.FlowKey{f.Key})
 	if err != nil {
 		r.t.Fatalf("%s: snapshot: %v", r.name, err)
+	}
+	if there := r.flows[f.Key].Remote; !want.Remote.IsValid() && there.Port() != 0 {
+		want.Remote = there
 	}
 	r.compare(f, got[0], want)
 	return got[0]

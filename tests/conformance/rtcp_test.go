@@ -78,6 +78,7 @@ func TestRTCP(t *testing.T) {
 			r.send(f, speech(1), receiverReport(1), speech(2))
 			r.arrive(by(f, speech(1), receiverReport(1), speech(2)))
 			want := counted(speech(1), receiverReport(1), speech(2))
+			want.Control = 1
 			r.stats(f, want)
 			r.stats(control, call.FlowStats{})
 			r.exits(ways{{platform, call.ExitForwarded}: 3})

@@ -166,7 +166,9 @@ func TestLatch(t *testing.T) {
 			r.install(f)
 			r.sendFrom(natted, f, speech(1))
 			r.arrive(by(f, speech(1)))
-			r.stats(f, counted(speech(1)))
+			want := counted(speech(1))
+			want.Remote = natted
+			r.stats(f, want)
 		}},
 		rule{"M7 only from the allowed prefixes", func(t *testing.T, r *rig) {
 			single := netip.PrefixFrom(second.Addr(), 32)
@@ -178,7 +180,7 @@ func TestLatch(t *testing.T) {
 			r.sendFrom(second, f, speech(3))
 			r.arrive(by(f, speech(3)))
 			want := counted(speech(3))
-			want.Refused = 2
+			want.Refused, want.Remote = 2, second
 			r.stats(f, want)
 		}},
 		rule{"M7 each of eight prefixes counts", func(t *testing.T, r *rig) {
@@ -217,7 +219,7 @@ func TestLatch(t *testing.T) {
 			r.sendFrom(second, f, receiverReport(2))
 			r.arrive(by(f, receiverReport(1)))
 			want := counted(receiverReport(1))
-			want.Refused = 4
+			want.Refused, want.Remote = 4, natted
 			r.stats(f, want)
 		}},
 		rule{"M7 what was learned outlives the window", func(t *testing.T, r *rig) {
@@ -240,6 +242,9 @@ func TestLatch(t *testing.T) {
 			r.send(f, speech(3))
 			r.sendFrom(natted, f, speech(4))
 			r.arrive(by(up(), speech(1)), by(f, speech(4)))
+			want := counted(speech(1), speech(4))
+			want.Refused, want.Lost, want.Remote = 2, 2, natted
+			r.stats(f, want)
 		}},
 		rule{"M7 the same generation does not prolong the window", func(t *testing.T, r *rig) {
 			f := latching(shortWindow)
@@ -283,6 +288,9 @@ func TestLatch(t *testing.T) {
 			r.sendFrom(natted, f, speech(2))
 			r.send(f, speech(3))
 			r.arrive(by(f, speech(1), speech(3)))
+			want := counted(speech(3))
+			want.Refused = 1
+			r.stats(f, want)
 		}},
 		rule{"M7 a sprayer wins nothing before, during or after", func(t *testing.T, r *rig) {
 			f := latching(shortWindow, netip.PrefixFrom(natted.Addr(), 32))
@@ -300,7 +308,7 @@ func TestLatch(t *testing.T) {
 			r.send(down(), speech(12))
 			r.arrive(by(f, numbered(10, 11)...), by(down(), speech(12)))
 			want := counted(numbered(10, 11)...)
-			want.Refused = 9
+			want.Refused, want.Remote = 9, natted
 			r.stats(f, want)
 			want = counted(speech(12))
 			want.Refused = 9
@@ -321,7 +329,7 @@ func TestLatchEvents(t *testing.T) {
 			r.sendFrom(natted, f, speech(5))
 			r.arrive(by(f, numbered(1, 2, 5)...))
 			want := counted(numbered(1, 2, 5)...)
-			want.Refused, want.Lost = 2, 2
+			want.Refused, want.Lost, want.Remote = 2, 2, natted
 			r.stats(f, want)
 			r.exits(ways{{platform, call.ExitSourceRefused}: 2, {platform, call.ExitForwarded}: 3})
 			start := started(f)
@@ -386,7 +394,7 @@ func TestLatchEvents(t *testing.T) {
 			r.sendFrom(natted, f, speech(3))
 			r.arrive(by(f, numbered(1, 2)...))
 			want := counted(numbered(1, 2)...)
-			want.Refused = 1
+			want.Refused, want.Remote = 1, second
 			r.stats(f, want)
 			start := started(f)
 			start.Source = natted

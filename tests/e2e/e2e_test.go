@@ -59,6 +59,9 @@ func start(t *testing.T, o netlab.GatewayOptions) *gateway {
 		if err := lab.Close(); err != nil {
 			t.Errorf("the lab left something behind: %v", err)
 		}
+		if _, err := os.Stat(lab.Pins()); !errors.Is(err, os.ErrNotExist) {
+			t.Errorf("the gateway's pins are there still: %v", err)
+		}
 	})
 	g := &gateway{Lab: lab}
 	g.startDaemon(t, o)

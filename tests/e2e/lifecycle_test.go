@@ -47,7 +47,8 @@ func TestKilledInMidCall(t *testing.T) {
 	g.startDaemon(t, netlab.GatewayOptions{Engine: call.EngineKernel})
 	before := g.status(t)
 	if before.Engine.Flows != 5*4 || before.Kernel == nil || before.Kernel.Adopted != 5*4 || before.Calls.Active != 0 {
-		t.Errorf("the successor found %d flows, %d calls and in the kernel %+v, want the 20 flows of 5 calls", before.Engine.Flows, before.Calls.Active, before.Kernel)
+		t.Errorf("the successor found %d flows, %d calls and in the kernel %+v, want the 20 flows of 5 calls",
+			before.Engine.Flows, before.Calls.Active, before.Kernel)
 	}
 	if now := g.pinned(t); !slices.Equal(now, attached) {
 		t.Errorf("the program is attached by links %v, it was by %v", now, attached)

@@ -198,8 +198,9 @@ struct rare {
 	__u32 digits;
 	__u32 digit_ssrc; /* the last key: its stream, its timestamp, its event plus 1 */
 	__u32 digit_timestamp;
+	__u32 controls; /* RTCP packets among RTP */
 	__u8 digit;
-	__u8 pad[7];
+	__u8 pad[3];
 };
 
 /* policy.state: 32 bits, since it changes by compare-and-swap. */

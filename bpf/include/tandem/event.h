@@ -66,8 +66,12 @@ static __always_inline void tell_report(struct packet *p)
 	fill_event(p, &report->event, EVENT_REPORT);
 	if (len > MAX_REPORT)
 		len = MAX_REPORT;
-	if (len < 1)
-		len = 1; /* never, but the verifier does not know that a report is longer */
+	/* All of this is known by now, but not to the verifier. */
+	asm volatile("" : "+r"(len));
+	if (len < RTCP_MIN_LEN || len > MAX_REPORT) {
+		bpf_ringbuf_discard(report, 0);
+		return;
+	}
 	report->event.len = len;
 	if (p->xdp)
 		failed = bpf_xdp_load_bytes(p->xdp, offset, report->packet, len);

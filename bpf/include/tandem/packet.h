@@ -61,6 +61,8 @@ struct udp {
 	__be16 checksum;
 };
 
+#define RTCP_MIN_LEN 8 /* header and one SSRC */
+
 /* The start of RTP (RFC 3550 section 5.1); RTCP shares the first two bytes. */
 struct rtp {
 	__u8 version_csrcs;

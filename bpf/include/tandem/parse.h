@@ -57,11 +57,20 @@ static __always_inline void make_linear(struct packet *p)
 {
 	__u32 len = p->skb->len;
 
-	if (p->data + len <= p->end || len > MAX_LINEAR)
+	if (len > MAX_LINEAR || p->data + len <= p->end)
 		return;
 	bpf_skb_pull_data(p->skb, len); /* if that fails the packet is shorter than its lengths say */
 	p->data = (void *)(long)p->skb->data;
 	p->end = (void *)(long)p->skb->data_end;
+}
+
+/* The number in a field, and for verifiers before Linux 6.6 the news that 16 bits are not more than that. */
+static __always_inline __u32 bounded16(__be16 field)
+{
+	__u32 number = bpf_ntohs(field);
+
+	asm volatile("%0 &= 0xffff" : "+r"(number));
+	return number;
 }
 
 /* The guard has a say in it, so it is not decided yet. */
@@ -115,8 +124,8 @@ static __always_inline int parse(struct packet *p)
 		return leave_to_stack(p, STACK_MALFORMED);
 
 	/* Both lengths must agree with what is there, else the checksums would cover something else. */
-	total = bpf_ntohs(ip->total_length);
-	length = bpf_ntohs(udp->length);
+	total = bounded16(ip->total_length);
+	length = bounded16(udp->length);
 	if (length < sizeof(*udp) || length + sizeof(*ip) > total || (void *)ip + total > p->end)
 		return leave_to_stack(p, STACK_MALFORMED);
 

@@ -7,7 +7,6 @@
 
 #define RTP_VERSION	2
 #define RTP_HEADER	12
-#define RTCP_MIN_LEN	8   /* header and one SSRC */
 #define RTCP_TYPE_FIRST 192 /* RFC 5761 section 4: what no RTP payload type may look like */
 #define RTCP_TYPE_LAST	223
 #define PAYLOAD_TYPE	0x7f

@@ -132,6 +132,7 @@ static __always_inline void follow_report(struct packet *p, struct counters *c)
 		c->last = p->now;
 	} else {
 		rare->control = p->now;
+		rare->controls++;
 		if (c->state & STATE_RUNNING)
 			rare->before++; /* RTCP among RTP is no packet of the run */
 	}
