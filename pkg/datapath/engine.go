@@ -62,6 +62,7 @@ type Engine struct {
 	adopted []call.FlowKey
 
 	maxFlows  int
+	guard     Guard
 	noTCX     bool
 	step      func(name string)
 	migration *migration // while flows are copied
@@ -123,6 +124,7 @@ func prepare(cfg Config) (_ *Engine, err error) {
 	e := &Engine{
 		log:      cfg.Log,
 		maxFlows: cfg.MaxCalls * flowsPerCall,
+		guard:    cfg.Guard,
 		flows:    map[call.FlowKey]installed{},
 		undo:     &undo{done: map[int]uint32{}},
 		noTCX:    cfg.noTCX,

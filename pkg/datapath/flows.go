@@ -108,7 +108,11 @@ func (e *Engine) write(flows []call.Flow, held []*hop) (replaced []*hop, err err
 		if held[i] != nil {
 			nextHop = held[i].id
 		}
-		actives[i] = e.table.prepare(e.realms[f.Key.Realm].flow(f.Key.Local.Port()), f, toRule(f, nextHop), now)
+		rule := toRule(f, nextHop)
+		if e.guard.denies(f.Remote.Addr()) {
+			rule.RemotePort = 0 // lets nobody in
+		}
+		actives[i] = e.table.prepare(e.realms[f.Key.Realm].flow(f.Key.Local.Port()), f, rule, now)
 	}
 	for i, f := range flows {
 		key := canonical(f.Key)
@@ -273,6 +277,9 @@ func (e *Engine) adoptFlows() {
 				continue
 			}
 			rule := f.Rule[f.Active-1]
+			if e.guard.denies(netip.AddrFrom4(rule.Remote)) {
+				f.Rule[f.Active-1].RemotePort = 0 // denied since
+			}
 			found := installed{at: at, remote: toRemote(rule.Remote, rule.RemotePort)}
 			if rule.NextHop != 0 {
 				var err error

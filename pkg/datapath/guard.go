@@ -3,6 +3,7 @@ package datapath
 import (
 	"fmt"
 	"net/netip"
+	"slices"
 	"time"
 
 	"github.com/cilium/ebpf"
@@ -10,13 +11,17 @@ import (
 
 // Guard is what strangers may send (A3): sources that are no realm's Peers.
 type Guard struct {
-	// Deny lists IPv4 prefixes whose packets are dropped in every realm, media of a flow
-	// that names such a source excepted.
+	// Deny lists IPv4 prefixes whose packets are dropped in every realm. A flow whose Remote
+	// is one of them lets nobody in.
 	Deny []netip.Prefix
 	// SIPPerSecond and UDPPerSecond are what one source address may send to the SIP port,
 	// and to other ports that are not media ports; 0 is no limit. A second's worth may come
 	// at once.
 	SIPPerSecond, UDPPerSecond uint32
+}
+
+func (g Guard) denies(a netip.Addr) bool {
+	return slices.ContainsFunc(g.Deny, func(p netip.Prefix) bool { return p.Contains(a.Unmap()) })
 }
 
 // interval is the time between two packets at a rate, in ns; 0 for no limit.

@@ -341,14 +341,10 @@ func (r *rig) exits(want ways) {
 }
 
 // stats asserts a flow's counters; times and jitter are for the rules that are about them.
-// Unless want says who is let in, that is the flow's own Remote.
 // Unless the rule says whom the flow has learned, its own remote is let in.
 func (r *rig) stats(f call.Flow, want call.FlowStats) call.FlowStats {
 	r.t.Helper()
 	r.settle()
-	if r.flows[f.Key] && !want.Remote.IsValid() {
-		want.Remote = f.Remote
-	}
 	got, err := r.engine.Snapshot([]call.FlowKey{f.Key})
 	if err != nil {
 		r.t.Fatalf("%s: snapshot: %v", r.name, err)

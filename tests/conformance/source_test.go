@@ -170,6 +170,39 @@ func TestLatch(t *testing.T) {
 			want.Remote = natted
 			r.stats(f, want)
 		}},
+		rule{"M7 who is let in is told at each change, and at last", func(t *testing.T, r *rig) {
+			f := latching(openWindow)
+			f.Payloads = []call.Payload{{In: pcma, Out: pcma}}
+			want := call.FlowStats{}
+			is := func(remote netip.AddrPort) {
+				t.Helper()
+				want.Remote = remote
+				r.stats(f, want)
+			}
+			r.install(f)
+			is(f.Remote) // the window is open
+			r.sendFrom(natted, f, speech(1))
+			want = counted(speech(1))
+			is(natted)
+			f.DSCP = 10
+			r.install(f)
+			is(natted) // the same generation, and no packet since
+			f.Latch.Generation++
+			r.install(f)
+			is(f.Remote)
+			r.sendFrom(second, f, speech(2))
+			want = counted(numbered(1, 2)...)
+			is(second)
+			strict := f
+			strict.Latch = call.Latch{}
+			r.install(strict)
+			is(f.Remote)
+			r.install(f)
+			r.sendFrom(second, f, speech(3))
+			want = counted(numbered(1, 2, 3)...)
+			want.Remote = second
+			r.compare(f, r.remove(f)[0], want)
+		}},
 		rule{"M7 only from the allowed prefixes", func(t *testing.T, r *rig) {
 			single := netip.PrefixFrom(second.Addr(), 32)
 			half := netip.MustParsePrefix("10.91.0.128/25")

@@ -20,7 +20,7 @@ static __always_inline __u64 clock(struct packet *p)
 	struct reading *r;
 	__u32 zero = 0;
 
-	if (!(p->in->flags & DEVICE_BURST))
+	if (p->skb || !(p->in->flags & DEVICE_BURST))
 		return bpf_ktime_get_ns();
 	r = bpf_map_lookup_elem(&readings, &zero);
 	if (!r)

@@ -21,6 +21,12 @@ static __always_inline void event_lost(struct packet *p)
 		t->events_lost++;
 }
 
+/* What anybody can cause leaves the other half to what calls wait for. */
+static __always_inline int ring_is_half_full(void)
+{
+	return bpf_ringbuf_query(&events, BPF_RB_AVAIL_DATA) > EVENTS_SIZE / 2;
+}
+
 static __always_inline void fill_event(struct packet *p, struct event *event, enum event_kind kind)
 {
 	event->at = p->now;

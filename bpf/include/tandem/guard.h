@@ -51,7 +51,10 @@ static __always_inline int within(__u64 *due, __u64 interval, __u64 now)
 	return 1;
 }
 
-/* Tells of a source that sends where it may not: once, until it has been quiet. */
+/*
+ * Tells of a source that sends where it may not: once, until it has been quiet. Whoever forges many gets
+ * half of the ring at most.
+ */
 static __always_inline void refuse(struct packet *p)
 {
 	struct source key = source_of(p);
@@ -64,9 +67,13 @@ static __always_inline void refuse(struct packet *p)
 		return;
 	last = stranger->last;
 	stranger->last = p->now;
-	if (!last || p->now - last > QUIET)
-		if (!tell(p, EVENT_REFUSED, 0, 0))
-			stranger->last = last;
+	/* Signed: another CPU may have been here a moment later. */
+	if (last && (__s64)(p->now - last) <= (__s64)QUIET)
+		return;
+	if (ring_is_half_full())
+		event_lost(p);
+	else
+		tell(p, EVENT_REFUSED, 0, 0);
 }
 
 /*
@@ -98,15 +105,19 @@ static __always_inline int judge(struct packet *p)
 
 /*
  * Only UDP to the realm's address and media ports goes on. What else is for that address is the stack's,
- * within what its source may send. Media needs no guard: it passes by its flow's source or not at all.
+ * within what its source may send. Media needs no budget: it passes by its flow's source or not at all, and
+ * a denied one is never made such a source.
  */
 static __always_inline int guard(struct packet *p)
 {
 	struct realm *realm = p->realm;
 	__u32 port;
 
-	if (p->ip->dest != *(__be32 *)realm->addr)
-		return p->stack == CARRY_ON ? STACK_NOT_LOCAL : p->stack;
+	if (p->ip->dest != *(__be32 *)realm->addr) {
+		if (p->stack == CARRY_ON)
+			p->stack = STACK_NOT_LOCAL;
+		return is_denied(p) ? DROP_DENIED : p->stack;
+	}
 	if (p->stack == CARRY_ON) {
 		port = bpf_ntohs(p->udp->dest);
 		if (port >= realm->first_port && port <= realm->last_port)

@@ -142,10 +142,12 @@ struct {
 	__type(value, struct reading);
 } readings SEC(".maps");
 
+#define EVENTS_SIZE (1024 * 1024)
+
 /* What user space is told at once: struct event or struct report. */
 struct {
 	__uint(type, BPF_MAP_TYPE_RINGBUF);
-	__uint(max_entries, 1024 * 1024);
+	__uint(max_entries, EVENTS_SIZE);
 	__type(value, struct report);
 } events SEC(".maps");
 

@@ -59,10 +59,12 @@ static __always_inline int latch(struct packet *p, struct rule *rule)
 		return 1;
 	}
 	p->now = bpf_ktime_get_ns();
+	if (p->now > policy->until)
+		rule->flags &= ~RULE_LATCH; /* strict from here on */
 	if (policy->state != LATCH_OPEN || p->now > policy->until || p->implausible != CARRY_ON ||
 	    !p->udp->source || (p->is_rtcp && !(rule->flags & RULE_RTCP)))
 		return is_remote(p, rule);
-	if (!is_remote(p, rule) && !is_allowed(p, policy))
+	if (is_denied(p) || (!is_remote(p, rule) && !is_allowed(p, policy)))
 		return 0;
 	if (__sync_val_compare_and_swap(&policy->state, LATCH_OPEN, LATCH_LEARNING) != LATCH_OPEN)
 		return 0; /* another CPU was first */

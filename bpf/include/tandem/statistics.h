@@ -136,7 +136,7 @@ static __always_inline void follow_report(struct packet *p, struct counters *c)
 		if (c->state & STATE_RUNNING)
 			rare->before++; /* RTCP among RTP is no packet of the run */
 	}
-	if (rare->reported && p->now - rare->reported < REPORT_GAP) {
+	if ((rare->reported && p->now - rare->reported < REPORT_GAP) || ring_is_half_full()) {
 		event_lost(p);
 		return;
 	}
