@@ -247,8 +247,9 @@ func (cfg *Config) validate() error {
 	return nil
 }
 
-// Events yields what the program saw: the first packet let in and the first one refused,
-// once per flow. It is closed by Close. While nobody reads, events wait in the kernel.
+// Events yields what the programs saw: see call.MediaEventKind. It is closed by Close. While
+// nobody reads, events wait in the kernel, a MiB of them; what finds no room is counted
+// (call.EngineStats.EventsLost).
 func (e *Engine) Events() <-chan call.MediaEvent { return e.events.out }
 
 // Attachment is one of our programs on a device.

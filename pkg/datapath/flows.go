@@ -102,7 +102,7 @@ func (e *Engine) write(flows []call.Flow, held []*hop) (replaced []*hop, err err
 		return nil, err
 	}
 	// Every rule before any port leads to one: the peers are let in together.
-	actives := make([]uint32, len(flows))
+	actives, remotes := make([]uint32, len(flows)), make([]netip.AddrPort, len(flows))
 	for i, f := range flows {
 		var nextHop uint16
 		if held[i] != nil {
@@ -112,14 +112,12 @@ func (e *Engine) write(flows []call.Flow, held []*hop) (replaced []*hop, err err
 		if e.guard.denies(f.Remote.Addr()) {
 			rule.RemotePort = 0 // lets nobody in
 		}
+		remotes[i] = toRemote(rule.Remote, rule.RemotePort)
 		actives[i] = e.table.prepare(e.realms[f.Key.Realm].flow(f.Key.Local.Port()), f, rule, now)
 	}
 	for i, f := range flows {
 		key := canonical(f.Key)
-		now := installed{
-			at: e.realms[key.Realm].flow(key.Local.Port()), hop: held[i],
-			remote: toRemote(addr4(f.Remote.Addr()), port16(f.Remote.Port())),
-		}
+		now := installed{at: e.realms[key.Realm].flow(key.Local.Port()), remote: remotes[i], hop: held[i]}
 		e.table.activate(now.at, actives[i])
 		replaced = append(replaced, e.flows[key].hop)
 		e.flows[key] = now
@@ -276,9 +274,10 @@ func (e *Engine) adoptFlows() {
 			if f.Active != 1 && f.Active != 2 {
 				continue
 			}
-			rule := f.Rule[f.Active-1]
+			rule := &f.Rule[f.Active-1]
 			if e.guard.denies(netip.AddrFrom4(rule.Remote)) {
-				f.Rule[f.Active-1].RemotePort = 0 // denied since
+				e.table.closeLatch(&e.table.policies[at])
+				rule.RemotePort = 0 // denied since
 			}
 			found := installed{at: at, remote: toRemote(rule.Remote, rule.RemotePort)}
 			if rule.NextHop != 0 {

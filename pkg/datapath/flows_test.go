@@ -290,3 +290,29 @@ func TestSupported(t *testing.T) {
 		t.Fatal(err)
 	}
 }
+
+// TestRemoteOutlivesRestart: who is let in is told of flows that a former process installed,
+// too, and of what they have learned (M7).
+func TestRemoteOutlivesRestart(t *testing.T) {
+	w := newWire(t)
+	cfg := w.config(newPins(t))
+	flows := twoWay()
+	learned := netip.AddrPortFrom(flows[1].Remote.Addr(), 61000)
+	e := w.start(t, cfg)
+	if err := e.Install(flows); err != nil {
+		t.Fatal(err)
+	}
+	policy := &e.table.policies[e.flows[flows[1].Key].at] // as the program leaves it
+	policy.State, policy.Learned, policy.LearnedPort = tandemLatchStateLATCH_LOCKED, learned.Addr().As4(), port16(learned.Port())
+	shut(t, e)
+	e = w.start(t, cfg)
+	stats, err := e.Remove(keys(flows))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if stats[0].Remote != flows[0].Remote || stats[1].Remote != learned {
+		t.Errorf("let in are %v and %v, want %v and %v", stats[0].Remote, stats[1].Remote, flows[0].Remote, learned)
+	}
+	shut(t, e)
+	w.unload(t, cfg.Pins)
+}

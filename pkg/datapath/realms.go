@@ -10,7 +10,7 @@ import (
 	"github.com/tandem-sbc/tandem/pkg/call"
 )
 
-// maxIfindex bounds the table that is indexed by interface: 4 MB.
+// maxIfindex bounds the two tables that are indexed by interface: 8 MB each.
 const maxIfindex = 1 << 20
 
 // Realm is a realm as the program needs to know it.

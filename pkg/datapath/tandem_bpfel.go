@@ -189,6 +189,7 @@ type tandemRare struct {
 	Before         uint64
 	Lost           uint64
 	Reported       uint64
+	Told           uint64
 	Control        uint64
 	Base           uint32
 	BadSeq         uint32

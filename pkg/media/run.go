@@ -132,7 +132,7 @@ func (m *Media) look(b *batch) error {
 		v.look(stats, now)
 	}
 	for _, l := range b.latches {
-		if stats[l.at].Remote != l.remote {
+		if remote := stats[l.at].Remote; remote.IsValid() && remote != l.remote {
 			learners.Go(func() { m.latched(b.keys[l.at]) })
 		}
 	}

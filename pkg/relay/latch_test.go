@@ -32,8 +32,8 @@ func TestLatchLearnsOnce(t *testing.T) {
 		call.MediaEvent{Key: d.f.key, Kind: call.MediaLatched, Source: natted},
 		call.MediaEvent{Key: d.f.key, Kind: call.MediaStarted, Source: natted},
 		call.MediaEvent{Key: d.f.key, Kind: call.MediaRefused, Source: alice})
-	if s := d.f.snapshot(); s.Packets != 3 || s.Refused != 1 {
-		t.Errorf("let in %d, refused %d; want 3, 1", s.Packets, s.Refused)
+	if s := d.f.snapshot(); s.Packets != 3 || s.Refused != 1 || s.Remote != natted {
+		t.Errorf("let in %d, refused %d, who is let in is %v; want 3, 1, %v", s.Packets, s.Refused, s.Remote, natted)
 	}
 }
 
@@ -102,6 +102,9 @@ func TestLatchAfterTheWindow(t *testing.T) {
 	if got := kinds(events(d.e), call.MediaLatched); len(got) != 0 {
 		t.Errorf("latched %+v after the window", got)
 	}
+	if got := d.f.snapshot().Remote; got != alice {
+		t.Errorf("who is let in is %v", got)
+	}
 }
 
 // TestLatchWithoutRemote: a description without an address lets nobody in, but who is
@@ -123,6 +126,9 @@ func TestLatchWithoutRemote(t *testing.T) {
 			d = newDoor(t, def)
 			d.want(tt.from, rtp(1), exitSourceRefused)
 			d.want(natted, rtp(2), exitSourceRefused)
+			if got := d.f.snapshot().Remote; got != (netip.AddrPort{}) {
+				t.Errorf("who is let in is %v", got)
+			}
 		})
 	}
 }
@@ -166,6 +172,9 @@ func TestLatchGenerations(t *testing.T) {
 	moved := def
 	moved.Latch.Generation++
 	d.install(moved)
+	if got := d.f.snapshot().Remote; got != alice {
+		t.Errorf("moved: who is let in is %v", got)
+	}
 	d.want(alice, rtp(4), exitForwarded)
 	d.want(natted, rtp(5), exitSourceRefused)
 	if got := kinds(events(d.e), call.MediaLatched); len(got) != 2 || got[0].Source != natted || got[1].Source != alice {

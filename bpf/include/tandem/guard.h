@@ -77,6 +77,19 @@ static __always_inline void refuse(struct packet *p)
 }
 
 /*
+ * Tells of what the sender of a stream does, 50 times a second at most: no finger is faster, and no sender
+ * means to change its SSRC so often.
+ */
+static __always_inline void tell_of_stream(struct packet *p, struct rare *rare, enum event_kind kind,
+					   __u8 digit, __u32 ssrc)
+{
+	if (ring_is_half_full() || !within(&rare->told, SECOND / 50, p->now))
+		event_lost(p);
+	else
+		tell(p, kind, digit, ssrc);
+}
+
+/*
  * A packet for the stack, from a stranger. Each has a budget for SIP and one for all other UDP, so that a
  * flood leaves the sockets responsive to those who matter.
  */

@@ -25,7 +25,7 @@ static __always_inline void start_run(struct packet *p, struct counters *c, stru
 			rare->lost += expected - received;
 		if (c->ssrc != p->rtp->ssrc) {
 			rare->ssrc_changes++;
-			tell(p, EVENT_SSRC, 0, p->rtp->ssrc);
+			tell_of_stream(p, rare, EVENT_SSRC, 0, p->rtp->ssrc);
 		}
 	}
 	rare->before = before;
