@@ -16,6 +16,7 @@
 #include "tandem/source.h"
 #include "tandem/rtp.h"
 #include "tandem/statistics.h"
+#include "tandem/hop.h"
 #include "tandem/treat.h"
 #include "tandem/rewrite.h"
 #include "tandem/send.h"

@@ -160,7 +160,7 @@ type snapshot struct {
 func (s snapshot) stats(key call.FlowKey, c clock) call.FlowStats {
 	lost := s.lost
 	if s.highest != 0 { // it starts at 65536, if there is a run at all
-		expected := uint64(s.highest-s.base) + 1
+		expected := uint64(max(int32(s.highest-s.base), 0)) + 1 // they may be of two runs
 		if received := s.packets - s.before; expected > received && s.packets >= s.before {
 			lost += expected - received
 		}

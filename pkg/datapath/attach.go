@@ -217,7 +217,7 @@ func (e *Engine) keepTags(ifindex int, device string, tagged bool) error {
 		return fmt.Errorf("turn VLAN receive offload off, without which no tagged realm works: %w", err)
 	}
 	if err != nil {
-		e.log.Debug("VLAN receive offload left as it is", "device", device, "error", err)
+		e.log.Warn("VLAN receive offload left on: tagged frames would be taken for untagged ones", "device", device, "error", err)
 	}
 	return nil
 }

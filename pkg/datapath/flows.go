@@ -102,7 +102,7 @@ func (e *Engine) write(flows []call.Flow, held []*hop) (replaced []*hop, err err
 		return nil, err
 	}
 	// Every rule before any port leads to one: the peers are let in together.
-	actives, remotes := make([]uint32, len(flows)), make([]netip.AddrPort, len(flows))
+	actives, rules := make([]uint32, len(flows)), make([]tandemRule, len(flows))
 	for i, f := range flows {
 		var nextHop uint16
 		if held[i] != nil {
@@ -112,15 +112,18 @@ func (e *Engine) write(flows []call.Flow, held []*hop) (replaced []*hop, err err
 		if e.guard.denies(f.Remote.Addr()) {
 			rule.RemotePort = 0 // lets nobody in
 		}
-		remotes[i] = toRemote(rule.Remote, rule.RemotePort)
+		rules[i] = rule
 		actives[i] = e.table.prepare(e.realms[f.Key.Realm].flow(f.Key.Local.Port()), f, rule, now)
 	}
 	for i, f := range flows {
 		key := canonical(f.Key)
-		now := installed{at: e.realms[key.Realm].flow(key.Local.Port()), remote: remotes[i], hop: held[i]}
-		e.table.activate(now.at, actives[i])
+		at := e.realms[key.Realm].flow(key.Local.Port())
+		e.table.activate(at, actives[i])
+		if e.table.unsettled(at) {
+			e.table.activate(at, e.table.prepare(at, f, rules[i], now))
+		}
 		replaced = append(replaced, e.flows[key].hop)
-		e.flows[key] = now
+		e.flows[key] = installed{at: at, remote: toRemote(rules[i].Remote, rules[i].RemotePort), hop: held[i]}
 	}
 	return replaced, nil
 }

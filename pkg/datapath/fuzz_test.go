@@ -164,10 +164,15 @@ func takeApart(in []byte) (d datagram, ok bool) {
 
 func isTag(b []byte) bool { t := binary.BigEndian.Uint16(b); return t == 0x8100 || t == 0x88a8 }
 
-// foretell is the model: /docs and RFCs in Go, and nothing of the program.
+// foretell is the model: the contract and the RFCs in Go, and nothing of the program.
 func (l *gateLab) foretell(in []byte) fate {
 	d, ok := takeApart(in)
-	if !ok || d.dest.Addr() != platformAddr {
+	switch {
+	case !ok:
+		return toStack
+	case d.dest.Addr() != platformAddr && denied.Contains(d.source.Addr()):
+		return dropped
+	case d.dest.Addr() != platformAddr:
 		return toStack
 	}
 	if d.udp == nil || !mediaPorts.Contains(d.dest.Port()) {

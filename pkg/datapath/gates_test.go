@@ -2,6 +2,7 @@ package datapath
 
 import (
 	"bytes"
+	"encoding/binary"
 	"flag"
 	"fmt"
 	"net/netip"
@@ -149,6 +150,12 @@ func withIP(m func(*layers.IPv4)) func(*frame) {
 
 func patch(in []byte, at int, value ...byte) []byte { copy(in[at:], value); return in }
 
+// options makes a packet's first 32 bits behind IP its options, and the next ones its ports.
+func options(in []byte, port uint16) []byte {
+	binary.BigEndian.PutUint16(in[14+24+2:], port)
+	return patch(in, 14, 0x46)
+}
+
 // typed is RTP of a payload type, octets of sound behind a header of that many contributors.
 func typed(pt uint8, contributors int, octets ...byte) []byte {
 	p := rtpOf(1, 160, 1, 0)
@@ -175,10 +182,14 @@ func gateRows(t *testing.T) []gateRow {
 		{gate: "parse", name: "several packets in one (GSO)", in: in(plainPort), exit: onlyTC, tc: "stack segments", segments: true},
 
 		{gate: "find_realm", name: "VLAN without a realm", in: in(plainPort, withVLANs(999)), exit: "stack no-realm"},
+		{gate: "find_realm", name: "a priority tag before the VLAN", in: in(untaggedPort, withVLANs(0, 201)), exit: "forward forwarded", out: out(untaggedPort)},
+		{gate: "find_realm", name: "a priority tag behind the VLAN", in: in(untaggedPort, withVLANs(201, 0)), exit: "forward forwarded", out: out(untaggedPort)},
 		{gate: "find_realm", name: "two tags without a realm", in: in(plainPort, withVLANs(201, 201)), exit: "stack no-realm"},
 
-		{gate: "guard", name: "IP options", in: patch(in(plainPort), 14, 0x46), exit: "stack ip-options"},
-		{gate: "guard", name: "first fragment", in: in(plainPort, withIP(func(ip *layers.IPv4) { ip.Flags = layers.IPv4MoreFragments })), exit: "stack fragment"},
+		{gate: "guard", name: "media with IP options", in: options(in(plainPort), plainPort), exit: "drop not-plain"},
+		{gate: "guard", name: "media in fragments", in: in(plainPort, withIP(func(ip *layers.IPv4) { ip.Flags = layers.IPv4MoreFragments })), exit: "drop not-plain"},
+		{gate: "guard", name: "IP options", in: options(in(5060), 5060), exit: "stack ip-options"},
+		{gate: "guard", name: "first fragment", in: in(5060, withIP(func(ip *layers.IPv4) { ip.Flags = layers.IPv4MoreFragments })), exit: "stack fragment"},
 		{gate: "guard", name: "later fragment", in: in(plainPort, withIP(func(ip *layers.IPv4) { ip.FragOffset = 100 })), exit: "stack fragment"},
 		{gate: "guard", name: "TCP", in: patch(in(plainPort), 23, 6), exit: "stack not-udp"},
 		{gate: "guard", name: "half a UDP header", in: in(plainPort)[:40], exit: "stack malformed"},
@@ -198,10 +209,6 @@ func gateRows(t *testing.T) []gateRow {
 
 		{gate: "find_flow", name: "media port without a flow", in: in(30000), exit: "drop no-flow"},
 		{gate: "find_flow", name: "another realm's flow", in: in(taggedPort), exit: "drop no-flow"},
-		{gate: "demultiplex", name: "RTCP among RTP, agreed on", in: in(muxPort, withPayload(rtcp())), exit: "forward forwarded", out: out(muxPort+1, withPayload(rtcp()))},
-		{gate: "find_next_hop", name: "not ours to send", in: in(toStackPort), exit: "stack egress"},
-		{gate: "find_next_hop", name: "address resolved by the stack", in: in(neighbourPort), exit: "stack tc", tc: "forward forwarded", out: nil},
-		{gate: "find_next_hop", name: "device without link layer", in: in(barePort), exit: "stack tc", tc: "forward forwarded", out: nil},
 
 		{gate: "check_source", name: "another port", in: in(plainPort, withSource("192.0.2.10:9")), exit: "drop source-refused"},
 		{gate: "check_source", name: "another address of source", in: in(plainPort, func(f *frame) { f.src = carrierPeer }), exit: "drop source-refused"},
@@ -216,6 +223,11 @@ func gateRows(t *testing.T) []gateRow {
 		{gate: "check_rtp", name: "RTP on an RTCP port", in: in(controlPort), exit: "drop not-rtcp"},
 		{gate: "check_rtp", name: "half an RTCP header", in: in(controlPort, withPayload(rtcp()[:4])), exit: "drop not-rtcp"},
 		{gate: "check_rtp", name: "payload type not agreed on", in: in(termsPort, withPayload(typed(18, 0, 1, 2, 3))), exit: "drop payload-type"},
+
+		{gate: "demultiplex", name: "RTCP among RTP, agreed on", in: in(muxPort, withPayload(rtcp())), exit: "forward forwarded", out: out(muxPort+1, withPayload(rtcp()))},
+		{gate: "find_next_hop", name: "not ours to send", in: in(toStackPort), exit: "stack egress"},
+		{gate: "find_next_hop", name: "address resolved by the stack", in: in(neighbourPort), exit: "stack tc", tc: "forward forwarded", out: nil},
+		{gate: "find_next_hop", name: "device without link layer", in: in(barePort), exit: "stack tc", tc: "forward forwarded", out: nil},
 
 		{gate: "may_leave", name: "hold", in: in(heldPort), exit: "drop hold"},
 		{gate: "may_leave", name: "no way known", in: in(unresolvedPort), exit: "drop no-next-hop"},

@@ -137,6 +137,14 @@ func (t *table) latchState(policy *tandemPolicy) tandemLatchState {
 	}
 }
 
+// unsettled reports whether a flow's latch was won while its active rule was being written, so
+// that the rule does not know of it yet.
+func (t *table) unsettled(at uint32) bool {
+	f := &t.flows[at]
+	return f.Active != 0 && f.Rule[f.Active-1].Flags&tandemRuleFlagRULE_LATCH != 0 &&
+		t.latchState(&t.policies[at]) == tandemLatchStateLATCH_LOCKED
+}
+
 // activate lets packets follow a prepared rule, or none if it is 0. The store is ordered
 // after what prepare wrote.
 func (t *table) activate(at, active uint32) {
@@ -157,12 +165,26 @@ func (t *table) remote(at uint32, own netip.AddrPort) netip.AddrPort {
 	return own
 }
 
-// read returns a flow's counters while packets go on. Packets is loaded last, since the
-// program counts a packet before it moves the highest sequence number on: so loss is never
-// seen where none is.
+// read returns a flow's counters while packets go on. A reading during which another run of
+// sequence numbers began is one of two runs, and made again; a sender that begins one with
+// each packet does not hold us up.
 func (t *table) read(at uint32, key call.FlowKey, c clock) call.FlowStats {
+	s := t.load(at)
+	for range 3 {
+		next := t.load(at)
+		same := next.base == s.base && next.lost == s.lost && next.ssrc == s.ssrc
+		if s = next; same {
+			break
+		}
+	}
+	return s.stats(key, c)
+}
+
+// load reads the counters once. Packets is loaded last, since the program counts a packet
+// before it moves the highest sequence number on: so loss is never seen where none is.
+func (t *table) load(at uint32) snapshot {
 	counters, rare := &t.flows[at].Counters, &t.rares[at]
-	s := snapshot{
+	return snapshot{
 		highest:     atomic.LoadUint32(&counters.Highest),
 		base:        atomic.LoadUint32(&rare.Base),
 		before:      atomic.LoadUint64(&rare.Before),
@@ -183,5 +205,4 @@ func (t *table) read(at uint32, key call.FlowKey, c clock) call.FlowStats {
 		bytes:       atomic.LoadUint64(&counters.Bytes),
 		packets:     atomic.LoadUint64(&counters.Packets),
 	}
-	return s.stats(key, c)
 }

@@ -107,18 +107,19 @@ const (
 	tandemExitDROP_SIP_BUDGET     tandemExit = 12
 	tandemExitDROP_UDP_BUDGET     tandemExit = 13
 	tandemExitDROP_NO_FLOW        tandemExit = 14
-	tandemExitDROP_SOURCE_REFUSED tandemExit = 15
-	tandemExitDROP_NOT_RTP        tandemExit = 16
-	tandemExitDROP_NOT_RTCP       tandemExit = 17
-	tandemExitDROP_PAYLOAD_TYPE   tandemExit = 18
-	tandemExitDROP_TOO_LONG       tandemExit = 19
-	tandemExitDROP_HOLD           tandemExit = 20
-	tandemExitDROP_NO_NEXT_HOP    tandemExit = 21
-	tandemExitDROP_TTL_EXPIRED    tandemExit = 22
-	tandemExitDROP_NO_HEADROOM    tandemExit = 23
-	tandemExitDROP_NO_DEVICE      tandemExit = 24
-	tandemExitFORWARD_FORWARDED   tandemExit = 25
-	tandemExitEXITS               tandemExit = 26
+	tandemExitDROP_NOT_PLAIN      tandemExit = 15
+	tandemExitDROP_SOURCE_REFUSED tandemExit = 16
+	tandemExitDROP_NOT_RTP        tandemExit = 17
+	tandemExitDROP_NOT_RTCP       tandemExit = 18
+	tandemExitDROP_PAYLOAD_TYPE   tandemExit = 19
+	tandemExitDROP_TOO_LONG       tandemExit = 20
+	tandemExitDROP_HOLD           tandemExit = 21
+	tandemExitDROP_NO_NEXT_HOP    tandemExit = 22
+	tandemExitDROP_TTL_EXPIRED    tandemExit = 23
+	tandemExitDROP_NO_HEADROOM    tandemExit = 24
+	tandemExitDROP_NO_DEVICE      tandemExit = 25
+	tandemExitFORWARD_FORWARDED   tandemExit = 26
+	tandemExitEXITS               tandemExit = 27
 )
 
 type tandemFlow struct {
@@ -190,6 +191,7 @@ type tandemRare struct {
 	Lost           uint64
 	Reported       uint64
 	Told           uint64
+	Pressed        uint64
 	Control        uint64
 	Base           uint32
 	BadSeq         uint32
@@ -270,8 +272,11 @@ type tandemStranger struct {
 
 type tandemTally struct {
 	_          structs.HostLayout
-	Packets    [26]uint64
+	Packets    [27]uint64
 	EventsLost uint64
+	Refusals   uint64
+	Sip        uint64
+	Udp        uint64
 }
 
 type tandemTreatment uint8

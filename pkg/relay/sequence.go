@@ -55,11 +55,12 @@ func (s *sequence) received(ssrc uint32, seq uint16, timestamp uint32, now time.
 		s.late(uint32(-delta))
 	case s.suspect == uint32(seq)+1:
 		// Two in a row: the sender has started anew, and the one before belongs to it.
-		s.start(ssrc, seq-1, s.got-1)
+		s.start(ssrc, seq-1, s.got)
 		s.highest++
 		s.got, s.seen = 1, 3
 	default:
 		s.suspect = uint32(seq+1) + 1
+		s.got-- // a stray makes up for no loss
 	}
 	s.got++
 	if clock != 0 {

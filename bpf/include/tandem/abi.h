@@ -43,6 +43,7 @@ enum exit {
 	DROP_UDP_BUDGET,
 	/* Dropped. */
 	DROP_NO_FLOW,
+	DROP_NOT_PLAIN,
 	DROP_SOURCE_REFUSED,
 	DROP_NOT_RTP,
 	DROP_NOT_RTCP,
@@ -189,7 +190,8 @@ struct rare {
 	__u64 before;	/* packets counted that are not of this run of sequence numbers */
 	__u64 lost;	/* of the runs before this one */
 	__u64 reported; /* when RTCP was copied last */
-	__u64 told;	/* when its events are on schedule again (GCRA) */
+	__u64 told;	/* when its changes of SSRC are on schedule again (GCRA) */
+	__u64 pressed;	/* likewise its keys */
 	__u64 control;	/* when RTCP came last among RTP: no part of the pauses of the stream */
 	__u32 base;	/* lowest extended sequence number of this run, as highest */
 	__u32 bad_seq;	/* sequence number that would prove a restart, plus 1; 0 is none */
@@ -300,6 +302,10 @@ struct reading {
 struct tally {
 	__u64 packets[EXITS];
 	__u64 events_lost;
+	/* When these of all strangers together are on schedule again (GCRA). */
+	__u64 refusals;
+	__u64 sip;
+	__u64 udp;
 };
 
 struct event {
@@ -328,7 +334,7 @@ _Static_assert(sizeof(struct rule) == 28, "two rules fit a cache line");
 _Static_assert(sizeof(struct counters) == 64, "counters is one cache line");
 _Static_assert(sizeof(struct flow) == 128, "flow is two cache lines");
 _Static_assert(__builtin_offsetof(struct flow, counters) == 64, "counters have a line of their own");
-_Static_assert(sizeof(struct rare) == 104, "rare has no holes");
+_Static_assert(sizeof(struct rare) == 112, "rare has no holes");
 _Static_assert(sizeof(struct policy) == 344, "policy has no holes");
 _Static_assert(sizeof(struct way) == 28, "way has no holes");
 _Static_assert(sizeof(struct next_hop) == 64, "next_hop is one cache line");

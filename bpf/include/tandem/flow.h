@@ -45,7 +45,7 @@ static __always_inline int demultiplex(struct packet *p)
 	if (!flow)
 		return DROP_NO_FLOW;
 	p->rule = active_rule(flow);
-	if (!p->rule)
+	if (!p->rule || !(p->rule->flags & RULE_RTCP))
 		return DROP_NO_FLOW;
 	p->counters = &flow->counters;
 	return CARRY_ON;

@@ -4,9 +4,11 @@
 #define TANDEM_GUARD_H
 
 #include "event.h"
+#include "parse.h"
 
-#define SECOND 1000000000ULL
-#define QUIET  (60 * SECOND) /* after so long a stranger is news again */
+#define SECOND	  1000000000ULL
+#define QUIET	  (60 * SECOND) /* after so long a stranger is news again */
+#define STRANGERS 100		/* budgets that all strangers of a realm share, on each CPU */
 
 static __always_inline int is_denied(struct packet *p)
 {
@@ -52,51 +54,55 @@ static __always_inline int within(__u64 *due, __u64 interval, __u64 now)
 }
 
 /*
- * Tells of a source that sends where it may not: once, until it has been quiet. Whoever forges many gets
- * half of the ring at most.
+ * Tells of a source that sends where it may not: once, until it has been quiet. Sources can be forged, so
+ * all together are told of, and remembered, a hundred times a second at most.
  */
 static __always_inline void refuse(struct packet *p)
 {
 	struct source key = source_of(p);
-	struct stranger *stranger = find_stranger(&key);
-	__u64 last;
+	struct stranger *stranger = bpf_map_lookup_elem(&strangers, &key);
+	struct tally *t = tally(p);
 
 	if (!p->now)
 		p->now = bpf_ktime_get_ns();
-	if (!stranger)
-		return;
-	last = stranger->last;
-	stranger->last = p->now;
 	/* Signed: another CPU may have been here a moment later. */
-	if (last && (__s64)(p->now - last) <= (__s64)QUIET)
+	if (stranger && stranger->last && (__s64)(p->now - stranger->last) <= (__s64)QUIET) {
+		stranger->last = p->now;
 		return;
-	if (ring_is_half_full())
+	}
+	if (!t || !within(&t->refusals, SECOND / 100, p->now)) {
 		event_lost(p);
-	else
-		tell(p, EVENT_REFUSED, 0, 0);
+		return;
+	}
+	stranger = find_stranger(&key);
+	if (stranger)
+		stranger->last = p->now;
+	tell(p, EVENT_REFUSED, 0, 0);
 }
 
 /*
  * Tells of what the sender of a stream does, 50 times a second at most: no finger is faster, and no sender
  * means to change its SSRC so often.
  */
-static __always_inline void tell_of_stream(struct packet *p, struct rare *rare, enum event_kind kind,
-					   __u8 digit, __u32 ssrc)
+static __always_inline void tell_of_stream(struct packet *p, __u64 *due, enum event_kind kind, __u8 digit,
+					   __u32 ssrc)
 {
-	if (ring_is_half_full() || !within(&rare->told, SECOND / 50, p->now))
+	if (ring_is_half_full() || !within(due, SECOND / 50, p->now))
 		event_lost(p);
 	else
 		tell(p, kind, digit, ssrc);
 }
 
 /*
- * A packet for the stack, from a stranger. Each has a budget for SIP and one for all other UDP, so that a
- * flood leaves the sockets responsive to those who matter.
+ * A packet for the stack, from a stranger. Each has a budget for SIP and one for all other UDP, and all of
+ * a realm together have a hundred times as much on each CPU, since sources can be forged: so a flood leaves
+ * the sockets responsive to those who matter.
  */
 static __always_inline int judge(struct packet *p)
 {
 	struct source key = source_of(p);
 	struct stranger *stranger;
+	struct tally *t = tally(p);
 	int sip = p->udp && p->udp->dest == bpf_htons(p->realm->sip_port);
 	__u64 interval = sip ? sip_interval : udp_interval;
 
@@ -107,13 +113,37 @@ static __always_inline int judge(struct packet *p)
 	if (!interval || p->stack == STACK_NOT_UDP)
 		return p->stack;
 	stranger = find_stranger(&key);
-	if (!stranger)
+	if (!stranger || !t)
 		return p->stack;
 	if (!p->now)
 		p->now = bpf_ktime_get_ns();
-	if (within(sip ? &stranger->sip : &stranger->udp, interval, p->now))
+	if (within(sip ? &stranger->sip : &stranger->udp, interval, p->now) &&
+	    within(sip ? &t->sip : &t->udp, interval / STRANGERS, p->now))
 		return p->stack;
 	return sip ? DROP_SIP_BUDGET : DROP_UDP_BUDGET;
+}
+
+/*
+ * Whether a packet with IP options, or the first of several fragments, is for a media port. The stack
+ * would put it together, find no socket, and tell the peer so by ICMP: an end to calls that anybody could
+ * bring about.
+ */
+static __always_inline int is_for_media(struct packet *p)
+{
+	__u32 header = (bounded16(p->ip->version_tos) >> 8 & 0x0f) * 4, port;
+	struct udp *udp = (void *)p->ip + header;
+
+	if ((bpf_ntohs(p->ip->ttl_protocol) & 0xff) != IPPROTO_UDP || p->ip->fragment & IP_FRAGMENT_OFFSET ||
+	    header < sizeof(struct ipv4) || (void *)(udp + 1) > p->end)
+		return 0;
+	port = bpf_ntohs(udp->dest);
+	return port >= p->realm->first_port && port <= p->realm->last_port;
+}
+
+/* XDP has seen it before. */
+static __always_inline int is_judged(struct packet *p)
+{
+	return p->skb && p->in->flags & DEVICE_XDP;
 }
 
 /*
@@ -129,7 +159,7 @@ static __always_inline int guard(struct packet *p)
 	if (p->ip->dest != *(__be32 *)realm->addr) {
 		if (p->stack == CARRY_ON)
 			p->stack = STACK_NOT_LOCAL;
-		return is_denied(p) ? DROP_DENIED : p->stack;
+		return !is_judged(p) && is_denied(p) ? DROP_DENIED : p->stack;
 	}
 	if (p->stack == CARRY_ON) {
 		port = bpf_ntohs(p->udp->dest);
@@ -137,9 +167,9 @@ static __always_inline int guard(struct packet *p)
 			return CARRY_ON;
 		p->stack = STACK_NOT_MEDIA;
 	}
-	if (p->skb && p->in->flags & DEVICE_XDP)
-		return p->stack; /* judged before */
-	return judge(p);
+	if ((p->stack == STACK_IP_OPTIONS || p->stack == STACK_FRAGMENT) && is_for_media(p))
+		return DROP_NOT_PLAIN;
+	return is_judged(p) ? p->stack : judge(p);
 }
 
 #endif

@@ -19,18 +19,19 @@
 			return decided;                                                                      \
 	} while (0)
 
-#define ETHERTYPE_IPV4 bpf_htons(0x0800)
-#define ETHERTYPE_VLAN bpf_htons(0x8100)
-#define ETHERTYPE_QINQ bpf_htons(0x88a8)
-#define MAX_L2	       31 /* of l2_len, as a mask for the verifier */
-#define VLAN_ID_MASK   0x0fff
-#define MAX_VLAN_TAGS  2
-#define IPPROTO_UDP    17
-#define IP_FRAGMENT    bpf_htons(0x3fff) /* more fragments, or an offset */
-#define TOS_DSCP       0x00fc		 /* in the word version_tos */
-#define TC_ACT_UNSPEC  -1		 /* linux/pkt_cls.h */
-#define TC_ACT_SHOT    2
-#define TTL_ONE	       0x0100 /* in the word ttl_protocol */
+#define ETHERTYPE_IPV4	   bpf_htons(0x0800)
+#define ETHERTYPE_VLAN	   bpf_htons(0x8100)
+#define ETHERTYPE_QINQ	   bpf_htons(0x88a8)
+#define MAX_L2		   31 /* of l2_len, as a mask for the verifier */
+#define VLAN_ID_MASK	   0x0fff
+#define MAX_VLAN_TAGS	   2
+#define IPPROTO_UDP	   17
+#define IP_FRAGMENT_OFFSET bpf_htons(0x1fff)
+#define IP_FRAGMENT	   bpf_htons(0x3fff) /* more fragments, or an offset */
+#define TOS_DSCP	   0x00fc	     /* in the word version_tos */
+#define TC_ACT_UNSPEC	   -1		     /* linux/pkt_cls.h */
+#define TC_ACT_SHOT	   2
+#define TTL_ONE		   0x0100 /* in the word ttl_protocol */
 
 struct ethernet {
 	__u8 dest[6];

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 OR GPL-2.0-only */
-/* First gate: Ethernet, up to two VLAN tags, IPv4 without options or fragments, UDP. */
+/* The gate that reads Ethernet, up to two VLAN tags, IPv4 without options or fragments, UDP. */
 #ifndef TANDEM_PARSE_H
 #define TANDEM_PARSE_H
 

@@ -21,10 +21,12 @@ static __always_inline int find_device(struct packet *p)
 /* Devices are told apart by interface and tags, so that equal addresses in two VLANs do not meet. */
 static __always_inline int find_realm(struct packet *p)
 {
-	__u32 at = p->in->realms - 1 + p->vlan;
+	__u32 at =
+		p->in->realms - 1 + (p->vlan | p->inner); /* one of them is 0, or both are asked for below */
 	struct realm *realm;
 
-	if (p->tags == MAX_VLAN_TAGS) {
+	/* A tag of VLAN 0 has a priority and no VLAN: the stack peels it, and so nobody hides behind one. */
+	if (p->vlan && p->inner) {
 		struct double_tag key = {.device = p->device, .outer = p->vlan, .inner = p->inner};
 		__u32 *found = bpf_map_lookup_elem(&double_tagged, &key);
 

@@ -52,11 +52,9 @@ static __always_inline int latch(struct packet *p, struct rule *rule)
 	if (!policy)
 		return 0;
 	if (policy->state == LATCH_LOCKED) {
-		/* Learned while Go was writing this rule. */
-		if (p->ip->source != *(__be32 *)policy->learned || p->udp->source != policy->learned_port)
-			return 0;
-		lock_in(p, rule);
-		return 1;
+		/* Learned while Go was writing this rule, and Go will mend that: only one CPU writes at a
+		 * time. */
+		return p->ip->source == *(__be32 *)policy->learned && p->udp->source == policy->learned_port;
 	}
 	p->now = bpf_ktime_get_ns();
 	if (p->now > policy->until)
@@ -70,9 +68,9 @@ static __always_inline int latch(struct packet *p, struct rule *rule)
 		return 0; /* another CPU was first */
 	*(__be32 *)policy->learned = p->ip->source;
 	policy->learned_port = p->udp->source;
+	lock_in(p, rule);
 	barrier();
 	policy->state = LATCH_LOCKED;
-	lock_in(p, rule);
 	tell(p, EVENT_LATCHED, 0, 0);
 	return 1;
 }

@@ -25,7 +25,7 @@ static __always_inline void start_run(struct packet *p, struct counters *c, stru
 			rare->lost += expected - received;
 		if (c->ssrc != p->rtp->ssrc) {
 			rare->ssrc_changes++;
-			tell_of_stream(p, rare, EVENT_SSRC, 0, p->rtp->ssrc);
+			tell_of_stream(p, &rare->told, EVENT_SSRC, 0, p->rtp->ssrc);
 		}
 	}
 	rare->before = before;
@@ -69,8 +69,10 @@ static __always_inline void lose_track(struct packet *p, struct counters *c, __u
 		go_back(c, rare, -delta);
 	} else if (rare->bad_seq != sequence + 1U) {
 		rare->bad_seq = (__u16)(sequence + 1) + 1U;
+		rare->before++; /* a stray makes up for no loss */
 	} else {
 		/* Two in a row: the sender has started anew, and the one before belongs to it. */
+		rare->before--;
 		start_run(p, c, rare, sequence - 1, before - 1);
 		c->highest++;
 		c->seen = 3;

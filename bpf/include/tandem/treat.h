@@ -146,7 +146,7 @@ static __always_inline void follow_digit(struct packet *p)
 	rare->digit = *event + 1;
 	rare->digit_ssrc = p->rtp->ssrc;
 	rare->digits++;
-	tell_of_stream(p, rare, EVENT_DIGIT, *event, 0);
+	tell_of_stream(p, &rare->pressed, EVENT_DIGIT, *event, 0);
 }
 
 static __always_inline int treat(struct packet *p)
