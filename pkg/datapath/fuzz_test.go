@@ -9,6 +9,7 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -139,9 +140,10 @@ func takeApart(in []byte) (d datagram, ok bool) {
 		}
 		tags = append(tags, binary.BigEndian.Uint16(in[d.link:])&0xfff)
 	}
+	vlans := slices.DeleteFunc(tags, func(id uint16) bool { return id == 0 }) // IEEE 802.1Q 6.9: priority only
 	d.realm = map[string]uint16{
-		"[]": platform, "[0]": platform, "[201]": taggedPlatform, "[300 201]": doubleTagged,
-	}[fmt.Sprint(tags)]
+		"[]": platform, "[201]": taggedPlatform, "[300 201]": doubleTagged,
+	}[fmt.Sprint(vlans)]
 	d.ip = in[d.link:]
 	if d.realm == 0 || binary.BigEndian.Uint16(in[d.link-2:]) != 0x0800 || len(d.ip) < 20 || d.ip[0]>>4 != 4 {
 		return d, false
@@ -209,9 +211,14 @@ func (l *gateLab) foretell(in []byte) fate {
 	return f
 }
 
-// strangerFate is what the guard makes of a packet that is no media: the peer of the lab is known.
+// strangerFate is what the guard makes of a packet that is no media in one piece: the peer of the lab is known.
 func strangerFate(d datagram) fate {
+	header := int(d.ip[0]&0xf) * 4
+	fragment := binary.BigEndian.Uint16(d.ip[6:])
 	switch {
+	case (header > 20 || header == 20 && fragment&0x2000 != 0) && fragment&0x1fff == 0 && d.ip[9] == unix.IPPROTO_UDP &&
+		len(d.ip) >= header+8 && mediaPorts.Contains(binary.BigEndian.Uint16(d.ip[header+2:])):
+		return dropped // the stack would answer
 	case d.realm == platform && d.source.Addr() == platformPeer.Addr():
 		return toStack
 	case denied.Contains(d.source.Addr()):

@@ -98,7 +98,7 @@ func TestDeniedSource(t *testing.T) {
 		"TCP":             w.toGateway(t, source, sipPort, tcp, as(layers.IPProtocolTCP)),
 		"ICMP":            w.toGateway(t, source, sipPort, []byte{8, 0, 0xf7, 0xff, 0, 0, 0, 0}, as(layers.IPProtocolICMPv4)),
 		"fragment":        w.toGateway(t, source, sipPort, sip, withIP(func(ip *layers.IPv4) { ip.FragOffset = 100 })),
-		"IP options":      patch(w.toGateway(t, source, sipPort, make([]byte, 40)), 14, 0x46),
+		"IP options":      patch(w.toGateway(t, source, sipPort, sip, func(f *frame) { f.noSum = true }), 14, 0x46),
 		"another address": w.toGateway(t, source, at(anotherAddr, 5060), sip),
 	}
 	for _, frame := range frames {
@@ -126,11 +126,6 @@ func TestDeniedSource(t *testing.T) {
 	} {
 		if exits[exit] != want {
 			t.Errorf("%+v: %d packets, want %d", exit, exits[exit], want)
-		}
-	}
-	for x, n := range exits {
-		if n != 0 {
-			t.Log(x, n)
 		}
 	}
 }

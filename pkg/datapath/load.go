@@ -31,8 +31,8 @@ const (
 	vlans = 4096
 )
 
-// planSizes counts what the configuration can have of each. The flow table takes 576
-// bytes for every media port of every realm, 9.4 MB for a range of 16,384.
+// planSizes counts what the configuration can have of each. The flow table takes 584
+// bytes for every media port of every realm, 9.6 MB for a range of 16,384.
 func planSizes(maxCalls int, realms []Realm, deny int) sizes {
 	n := sizes{
 		deny:   uint32(deny),
