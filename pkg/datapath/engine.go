@@ -308,8 +308,9 @@ func (e *Engine) Stats() (call.EngineStats, error) {
 }
 
 // Close ends the engine. With pins everything stays in the kernel and goes on forwarding, for
-// the next Open or for Unload; without, the programs are detached and flows end with their
-// maps. It may be called more than once.
+// the next Open or for Unload; only VLAN receive offload is put back, if no flow is left that
+// needs its tags. Without pins the programs are detached and flows end with their maps. It may
+// be called more than once.
 func (e *Engine) Close() error {
 	e.mu.Lock()
 	if e.closed {
@@ -317,11 +318,16 @@ func (e *Engine) Close() error {
 		return nil
 	}
 	e.closed = true
+	idle := len(e.flows) == 0
 	e.mu.Unlock()
-	if e.pins == nil {
+	switch {
+	case e.pins == nil:
 		return errors.Join(e.detach(), e.letGo())
+	case idle:
+		return errors.Join(e.undo.offload(e.space), e.letGo())
+	default:
+		return e.letGo()
 	}
-	return e.letGo()
 }
 
 // giveUp ends an engine that could not be opened. What forwarded before goes on.

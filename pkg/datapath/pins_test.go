@@ -517,8 +517,8 @@ func TestLostDevice(t *testing.T) {
 	w.unload(t, pins)
 }
 
-// TestVLANOffloadIsRemembered: it is off as long as the program is there, with or without a process, and
-// back on after Unload, whoever turned it off.
+// TestVLANOffloadIsRemembered: it is off as long as there is a flow that tags may be looked for of, with or
+// without a process, and back on at the end or after Unload, whoever turned it off.
 func TestVLANOffloadIsRemembered(t *testing.T) {
 	w := newWire(t)
 	cfg := w.config(newPins(t))
@@ -531,9 +531,17 @@ func TestVLANOffloadIsRemembered(t *testing.T) {
 		}
 	}
 	for range 2 {
-		shut(t, w.start(t, cfg))
+		e := w.start(t, cfg)
 		want("tdmplat", "off")
+		shut(t, e)
+		want("tdmplat", "on")
 	}
+	e := w.start(t, cfg)
+	if err := e.Install(twoWay()); err != nil {
+		t.Fatal(err)
+	}
+	shut(t, e)
+	want("tdmplat", "off")
 	w.unload(t, cfg.Pins)
 	want("tdmplat", "on")
 	want("tdmcarr", "off")

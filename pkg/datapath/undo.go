@@ -64,7 +64,11 @@ func (u *undo) has(ifindex int, what uint32) bool { return u.done[ifindex]&what 
 
 // remember that something is about to be done to a device.
 func (u *undo) remember(ifindex int, what uint32) error {
-	u.done[ifindex] |= what
+	return u.write(ifindex, u.done[ifindex]|what)
+}
+
+func (u *undo) write(ifindex int, done uint32) error {
+	u.done[ifindex] = done
 	if u.pinned == nil {
 		return nil
 	}
@@ -90,6 +94,23 @@ func (u *undo) device(s *space, ifindex int) error {
 		return err
 	}
 	return u.drop(ifindex)
+}
+
+// offload puts VLAN receive offload back alone: while the programs stay, and no call is left
+// that would lose its tags by it.
+func (u *undo) offload(s *space) error {
+	var errs []error
+	for _, ifindex := range u.devices() {
+		if !u.has(ifindex, undoVLANOffload) {
+			continue
+		}
+		if err := s.setVLANReceiveOffload(ifindex); err != nil {
+			errs = append(errs, err)
+			continue
+		}
+		errs = append(errs, u.write(ifindex, u.done[ifindex]&^undoVLANOffload))
+	}
+	return errors.Join(errs...)
 }
 
 // drop forgets a device.
