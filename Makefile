@@ -42,6 +42,8 @@ test: ## every test, end to end included; says what was skipped and why
 	@$(MAKE) --no-print-directory build
 	$(GO) tool gotestsum --format pkgname -- $(GO_EXEC) -race -timeout 20m $$($(GO) list ./pkg/... ./cmd/...) $$($(GO) list ./tests/... | grep -v /e2e)
 	$(GO) tool gotestsum --format testname -- $(GO_EXEC) -p 1 -count 1 -timeout 20m ./tests/e2e/...
+	@# What has a limit in time, again without the race detector: with it the limits are ten times as wide.
+	$(GO) tool gotestsum --format testname -- $(GO_EXEC) -p 1 -count 1 -run '10000Calls|TenThousandCalls' ./pkg/app ./pkg/media ./pkg/datapath
 
 .PHONY: check
 check: ## formatting, vet, staticcheck, errorlint, layering, generated files

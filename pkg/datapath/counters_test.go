@@ -40,7 +40,7 @@ func TestDuplicates(t *testing.T) {
 		{"across the wrap", seqs(65534, 65535, 0, 65535, 1), call.FlowStats{Duplicated: 1}},
 		{"63 back", seqs(append(upTo(64), 1)...), call.FlowStats{Duplicated: 1}},
 		{"64 back is late, for all that is known", seqs(append(upTo(65), 1)...), call.FlowStats{Reordered: 1}},
-		{"after a gap of 100", seqs(1, 102, 102, 1), call.FlowStats{Duplicated: 1, Reordered: 1, Lost: 99}},
+		{"both ends of a gap again", seqs(1, 61, 61, 1), call.FlowStats{Duplicated: 2, Lost: 59}},
 		{"all of a second stream's numbers again", slices.Concat(seqs(1, 2, 3), from(2, seqs(1, 2, 3))), call.FlowStats{SSRCChanges: 1}},
 		{"there and back", slices.Concat(seqs(1), from(2, seqs(1)), seqs(2)), call.FlowStats{SSRCChanges: 2}},
 		{"SSRC zero is one", slices.Concat(from(0, seqs(1, 2)), seqs(3)), call.FlowStats{SSRCChanges: 1}},
@@ -176,11 +176,11 @@ func TestGap(t *testing.T) {
 	seq := uint16(0)
 	next := func() { seq++; send(rtp(seq, uint32(seq)*160, 1)) }
 
+	started := time.Now()
 	next()
 	if got := gap(); got != 0 {
 		t.Errorf("a gap of %s before the second packet", got)
 	}
-	started := time.Now()
 	time.Sleep(pause)
 	next()
 	if got, most := gap(), time.Since(started); got < pause-time.Microsecond || got > most {

@@ -201,7 +201,7 @@ func (s *Session) sent(stats [2]call.FlowStats) [2]call.Media {
 			Duplicated: st.Duplicated, OutOfPolicy: st.OutOfPolicy, Digits: st.Digits, SSRCChanges: st.SSRCChanges,
 			JitterMS: milliseconds(st.Jitter), GapMS: milliseconds(st.Gap), First: st.First, Last: st.Last,
 			RemoteLost: near.Lost, RemoteJitterMS: milliseconds(near.Jitter), RTTMS: milliseconds(near.RTT),
-			MOS: finite(quality.Leg{Codec: speech.codec, Stats: stats[i], Near: near, Far: far}.MOS()),
+			MOS: hundredths(quality.Leg{Codec: speech.codec, Stats: stats[i], Near: near, Far: far}.MOS()),
 		}
 	}
 	return sent
@@ -260,6 +260,9 @@ func sum(a, b call.FlowStats) call.FlowStats {
 	}
 	return b
 }
+
+// hundredths rounds to what a MOS can tell apart.
+func hundredths(mos float64) float64 { return math.Round(100*finite(mos)) / 100 }
 
 // finite is x, or 0 if that is no number: one that JSON cannot say would cost the call its
 // record (O3). What is made of a time.Duration is always one.
