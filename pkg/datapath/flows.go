@@ -119,9 +119,7 @@ func (e *Engine) write(flows []call.Flow, held []*hop) (replaced []*hop, err err
 		key := canonical(f.Key)
 		at := e.realms[key.Realm].flow(key.Local.Port())
 		e.table.activate(at, actives[i])
-		if e.table.unsettled(at) {
-			e.table.activate(at, e.table.prepare(at, f, rules[i], now))
-		}
+		e.table.settle(at)
 		replaced = append(replaced, e.flows[key].hop)
 		e.flows[key] = installed{at: at, remote: toRemote(rules[i].Remote, rules[i].RemotePort), hop: held[i]}
 	}

@@ -387,8 +387,9 @@ func TestForgedSources(t *testing.T) {
 	if _, ok := to.read(t, false); ok {
 		t.Error("the call's other end received more than the call")
 	}
-	if entries := entriesOf(t, e); entries > int(e.objs.Strangers.MaxEntries()) || memlock(t, e.objs.Strangers) != size {
-		t.Errorf("%d strangers of at most %d, in %d bytes that were %d", entries, e.objs.Strangers.MaxEntries(), memlock(t, e.objs.Strangers), size)
+	most, now := int(e.objs.Strangers.MaxEntries()), memlock(t, e.objs.Strangers)
+	if entries := entriesOf(t, e); entries > most || now != size {
+		t.Errorf("%d strangers of at most %d, in %d bytes that were %d", entries, most, now, size)
 	}
 	exits := exitsOf(t, e)
 	if got := exits[call.Exit{Realm: platform, Verdict: "drop", Reason: call.ExitNoFlow}]; got != sources/4 {
@@ -423,4 +424,55 @@ func entriesOf(t *testing.T, e *Engine) (n int) {
 		t.Fatal(err)
 	}
 	return n
+}
+
+// TestLatchIsToldInAnyCase: while nobody reads events, reports of thousands of flows fill half of what the kernel keeps
+// for us, and are counted as lost from there on. That a remote was learned is told still: media would go to the wrong
+// place for good (M5, M7).
+func TestLatchIsToldInAnyCase(t *testing.T) {
+	const n = 3000
+	b := newBench(t, n)
+	var flows []call.Flow
+	for i := range uint16(n) {
+		f := toCarrier(20000 + i)
+		f.RTCP = true
+		flows = append(flows, f)
+	}
+	latch := toCarrier(40000)
+	latch.Latch = call.Latch{Window: time.Hour, Allowed: []netip.Prefix{allowed}}
+	b.install(t, append(flows, latch)...)
+	report := append(rtcp(), make([]byte, call.MaxReport)...)
+	for _, f := range flows {
+		b.run(t, gateIn(t, f.Key.Local.Port(), withPayload(report)))
+	}
+	b.run(t, gateIn(t, latch.Key.Local.Port(), withSource("192.0.2.70:4000")))
+	stats, err := b.Stats()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if stats.EventsLost == 0 {
+		t.Fatal("no event was lost: this proves nothing")
+	}
+	reports, started := 0, 0
+	for limit := time.After(5 * time.Second); ; {
+		select {
+		case event := <-b.Events():
+			switch event.Kind {
+			case call.MediaReport:
+				reports++
+			case call.MediaStarted:
+				started++
+			case call.MediaLatched:
+				if event.Key != latch.Key || event.Source != netip.MustParseAddrPort("192.0.2.70:4000") {
+					t.Errorf("learned: %+v", event)
+				}
+				if started != n || reports+int(stats.EventsLost) != n {
+					t.Errorf("%d flows begun, %d reports and %d lost; want %d, and %d together", started, reports, stats.EventsLost, n, n)
+				}
+				return
+			}
+		case <-limit:
+			t.Fatalf("what was learned is not told, after %d reports and %d flows begun", reports, started)
+		}
+	}
 }

@@ -165,6 +165,9 @@ func (t *hops) retire(h *hop) {
 	defer h.mu.Unlock()
 	h.gone = true
 	t.ids.put(uint32(h.id), time.Now())
+	if err := t.keys.Put(uint32(h.id), tandemHopKey{}); err != nil {
+		t.log.Error("key of a next hop not cleared", "id", h.id, "error", err)
+	}
 }
 
 // stopAll ends every watch; the kernel's entries go with their map.

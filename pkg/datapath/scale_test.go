@@ -118,8 +118,12 @@ func TestTenThousandCalls(t *testing.T) {
 			t.Fatalf("%d packets in the statistics, want %d", packets, sent)
 		}
 	}
-	if cpu > 50*time.Millisecond && !raceDetector {
-		t.Errorf("a scrape of %d flows took %s of CPU", len(all), cpu)
+	limit := 50 * time.Millisecond
+	if raceDetector {
+		limit *= 10 // it makes everything some ten times slower
+	}
+	if cpu > limit {
+		t.Errorf("a scrape of %d flows took %s of CPU, want %s at most", len(all), cpu, limit)
 	}
 
 	began = time.Now()

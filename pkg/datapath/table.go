@@ -137,12 +137,22 @@ func (t *table) latchState(policy *tandemPolicy) tandemLatchState {
 	}
 }
 
-// unsettled reports whether a flow's latch was won while its active rule was being written, so
-// that the rule does not know of it yet.
-func (t *table) unsettled(at uint32) bool {
-	f := &t.flows[at]
-	return f.Active != 0 && f.Rule[f.Active-1].Flags&tandemRuleFlagRULE_LATCH != 0 &&
-		t.latchState(&t.policies[at]) == tandemLatchStateLATCH_LOCKED
+// settle tells the active rule of a flow who was learned, if that was while the rule was being
+// written. It does as the program does (lock_in in source.h), which leaves it to us then: the
+// port is written last.
+func (t *table) settle(at uint32) {
+	f, policy := &t.flows[at], &t.policies[at]
+	rule := &f.Rule[f.Active-1]
+	if rule.Flags&tandemRuleFlagRULE_LATCH == 0 || t.latchState(policy) != tandemLatchStateLATCH_LOCKED {
+		return
+	}
+	if rule.Remote != policy.Learned || rule.RemotePort != policy.LearnedPort {
+		rule.RemotePort = 0
+		rule.Addresses = checksumSum(rule.Addresses, checksumDelta(policy.Learned, rule.Remote))
+		rule.Remote = policy.Learned
+		rule.RemotePort = policy.LearnedPort
+	}
+	rule.Flags &^= tandemRuleFlagRULE_LATCH
 }
 
 // activate lets packets follow a prepared rule, or none if it is 0. The store is ordered
