@@ -178,7 +178,7 @@ type FlowStats struct {
 	// Refused counts packets of another source than Remote.
 	Refused uint64 `json:"refused"`
 	// OutOfPolicy counts packets of Remote that were dropped: not RTP (or RTCP), or of a
-	// payload type that was not agreed on.
+	// payload type that was not agreed on. The latter are not Lost: they came.
 	OutOfPolicy uint64 `json:"out_of_policy"`
 	// Digits counts keys pressed (RFC 4733 events 0-15), not packets.
 	Digits uint64 `json:"digits"`

@@ -49,6 +49,10 @@ func (f *flow) enter(e *Engine, p *packet) (x exit, muxed bool) {
 	if x != exitForwarded {
 		f.stats.OutOfPolicy++
 	}
+	if s := &f.sequence; x == exitPayloadType && s.running && s.ssrc == p.ssrc() {
+		// It did come, so its sequence number is not lost.
+		s.received(p.ssrc(), p.sequence(), p.timestamp(), p.at.Sub(f.stats.First), 0)
+	}
 	return x, p.rtcp && def.Mux && !def.RTCP
 }
 

@@ -3,6 +3,7 @@
 #ifndef TANDEM_RTP_H
 #define TANDEM_RTP_H
 
+#include "sequence.h"
 #include "source.h"
 
 #define RTP_VERSION	2
@@ -71,16 +72,26 @@ static __always_inline int look_at_rtp(struct packet *p)
 	return CARRY_ON;
 }
 
-/* Drops what the right source may not send either. */
+/*
+ * Drops what the right source may not send either. RTP of a payload type that was not agreed on, among a
+ * stream that is, did come, so that its sequence number is not lost.
+ */
 static __always_inline int check_rtp(struct packet *p)
 {
+	struct counters *c;
 	struct rare *rare;
 
 	if (p->implausible == CARRY_ON)
 		return CARRY_ON;
 	rare = rare_of(p->door_at);
-	if (rare)
-		__sync_fetch_and_add(&rare->out_of_policy, 1);
+	if (!rare)
+		return p->implausible;
+	__sync_fetch_and_add(&rare->out_of_policy, 1);
+	c = p->counters;
+	if (p->implausible == DROP_PAYLOAD_TYPE && c->state & STATE_RUNNING && c->ssrc == p->rtp->ssrc) {
+		follow_sequence(p, c, c->packets);
+		rare->before--; /* which makes it one that came */
+	}
 	return p->implausible;
 }
 
