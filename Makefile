@@ -75,7 +75,7 @@ bench: ## packets and calls per second, ns and latency per packet, CPU per call 
 fuzz: ## every fuzz target for FUZZTIME
 	@for pkg in $$(grep -rl '^func Fuzz' --include '*_test.go' pkg | xargs -n1 dirname | sort -u); do \
 		for target in $$(grep -rhoE '^func Fuzz[A-Za-z0-9]+' $$pkg/*_test.go | cut -d' ' -f2); do \
-			echo "== $$pkg $$target"; $(GO) test ./$$pkg -run '^$$' -fuzz "^$$target$$" -fuzztime $(FUZZTIME) || exit 1; \
+			echo "== $$pkg $$target"; $(GO) test $(GO_EXEC) ./$$pkg -run '^$$' -fuzz "^$$target$$" -fuzztime $(FUZZTIME) || exit 1; \
 		done; \
 	done
 

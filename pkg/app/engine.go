@@ -3,8 +3,8 @@ package app
 import (
 	"errors"
 	"fmt"
+	"io/fs"
 	"net/netip"
-	"os"
 	"slices"
 
 	"github.com/tandem-sbc/tandem/pkg/call"
@@ -32,7 +32,7 @@ func (d *daemon) buildEngine(attached []realm.Attachment) ([]task, error) {
 	} else {
 		d.engineReason = "the config says engine: userspace"
 	}
-	if err := d.clearKernel(); err != nil {
+	if err := d.clearKernel(attached); err != nil {
 		return nil, err
 	}
 	return nil, d.buildRelay()
@@ -91,17 +91,37 @@ func peers(trunks []trunk.Config, realm string) []netip.Addr {
 }
 
 // clearKernel takes away what a former process with the kernel engine left in the kernel:
-// its programs would drop all media that they have no flow for, before our sockets see it.
-func (d *daemon) clearKernel() error {
-	pins := d.cfg.PinFolder()
-	if _, err := os.Stat(pins); pins == "" || err != nil {
-		// Nothing is there, or it may not be seen by who could not have made it either.
+// its programs would drop all media that they have no flow for, before our sockets see it. Those
+// that belong to pins of another name, or that this process cannot see, are an error.
+func (d *daemon) clearKernel(attached []realm.Attachment) error {
+	if pins := d.cfg.PinFolder(); pins != "" {
+		found, err := datapath.Unload(pins)
+		switch {
+		case errors.Is(err, datapath.ErrNoBPFFS), errors.Is(err, fs.ErrPermission): // the devices tell
+			d.log.Info("it cannot be seen whether a former process left something in the kernel", "pins", pins, "reason", err)
+		case err != nil:
+			return fmt.Errorf("clear %s, whose programs would drop the media of the user-space engine: %w", pins, err)
+		case found:
+			d.log.Warn("programs and flows of a former process were taken out of the kernel", "pins", pins)
+		}
+	}
+	ifindexes := make([]int, len(attached))
+	for i, a := range attached {
+		ifindexes[i] = a.Ifindex
+	}
+	there, err := datapath.Attached(ifindexes...)
+	if errors.Is(err, fs.ErrPermission) {
+		d.log.Warn("it cannot be seen whether a program drops the media of the user-space engine", "reason", err)
 		return nil
 	}
-	if err := datapath.Unload(pins); err != nil {
-		return fmt.Errorf("clear %s, whose programs would drop the media of the user-space engine: %w", pins, err)
+	if err != nil {
+		return fmt.Errorf("look for programs of the kernel engine: %w", err)
 	}
-	d.log.Warn("programs and flows of a former process were taken out of the kernel", "pins", pins)
+	if len(there) > 0 {
+		return fmt.Errorf("a program of the kernel engine is attached to %s (%s) and would drop the media of the user-space engine: "+
+			"take it away with \"tandemd --unload\" and the config that it was started with, or with \"rm -r\" of its pins below /sys/fs/bpf",
+			there[0].Device, there[0].Hook)
+	}
 	return nil
 }
 

@@ -62,7 +62,7 @@ func newSite(t *testing.T) *site {
 	}
 	t.Cleanup(func() {
 		s.space.Do(func() {
-			if err := datapath.Unload(s.pins); err != nil {
+			if _, err := datapath.Unload(s.pins); err != nil {
 				t.Error(err)
 			}
 		})
@@ -198,6 +198,39 @@ func TestUserspaceEngineClearsTheKernel(t *testing.T) {
 		t.Errorf("the kernel's state is still there: %+v", status.Kernel)
 	}
 	end(t, daemon, syscall.SIGTERM)
+}
+
+// Programs that other pins keep would drop the media just so: the user-space engine does not start above
+// them, and says how to take them away.
+func TestUserspaceEngineMeetsOtherPins(t *testing.T) {
+	s := newSite(t)
+	daemon, _ := s.start(t, call.EngineKernel)
+	end(t, daemon, syscall.SIGTERM)
+	unpinned := *s
+	unpinned.pins = "none"
+	cmd := exec.CommandContext(t.Context(), os.Args[0])
+	cmd.Env = append(os.Environ(), configEnv+"="+unpinned.config(t, call.EngineUserspace))
+	var out []byte
+	var err error
+	s.space.Do(func() { out, err = cmd.CombinedOutput() })
+	var failed *exec.ExitError
+	if !errors.As(err, &failed) || !strings.Contains(string(out), "is attached to tdmin (xdp)") || !strings.Contains(string(out), "tandemd --unload") {
+		t.Errorf("the user-space engine under programs of other pins: %v, %s", err, out)
+	}
+	if said, err := s.unload(t); err != nil {
+		t.Errorf("unload: %q, %v", said, err)
+	}
+	daemon, _ = unpinned.start(t, call.EngineUserspace)
+	end(t, daemon, syscall.SIGTERM)
+}
+
+// A config whose pins are on no bpffs says nothing of what the kernel has: that is no success.
+func TestUnloadWithoutBPFFS(t *testing.T) {
+	var out strings.Builder
+	err := Unload(&config.Config{Pins: t.TempDir()}, &out)
+	if !errors.Is(err, datapath.ErrNoBPFFS) || !strings.Contains(err.Error(), "nsenter") || out.Len() > 0 {
+		t.Errorf("unload: %q, %v", out.String(), err)
+	}
 }
 
 // The kernel engine is told of each realm's device, tags, SIP port and known peers (S13).

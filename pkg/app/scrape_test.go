@@ -248,6 +248,8 @@ func (e *manyFlows) Snapshot(keys []call.FlowKey) ([]call.FlowStats, error) {
 func (e *manyFlows) Events() <-chan call.MediaEvent { return nil }
 func (e *manyFlows) Close() error                   { return nil }
 func (e *manyFlows) Stats() (call.EngineStats, error) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
 	return call.EngineStats{Engine: call.EngineUserspace, Flows: len(e.flows)}, nil
 }
 

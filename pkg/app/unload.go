@@ -4,8 +4,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"io/fs"
-	"os"
 
 	"github.com/tandem-sbc/tandem/pkg/config"
 	"github.com/tandem-sbc/tandem/pkg/datapath"
@@ -13,21 +11,22 @@ import (
 
 // Unload takes away what the daemon of this config has left in the kernel, and says to out
 // what it did. Nothing there is no error; a daemon that runs is one that wraps
-// datapath.ErrBusy.
+// datapath.ErrBusy, and pins that cannot be seen one that wraps datapath.ErrNoBPFFS.
 func Unload(cfg *config.Config, out io.Writer) error {
 	pins := cfg.PinFolder()
 	if pins == "" {
 		return say(out, "nothing to unload: the config's pins is none, so nothing outlives the daemon\n")
 	}
-	if _, err := os.Stat(pins); errors.Is(err, fs.ErrNotExist) {
-		return say(out, "nothing to unload: %s does not exist\n", pins)
-	}
-	err := datapath.Unload(pins)
-	if errors.Is(err, datapath.ErrBusy) {
-		return fmt.Errorf("unload: stop the daemon first: %w", err)
+	found, err := datapath.Unload(pins)
+	if errors.Is(err, datapath.ErrNoBPFFS) {
+		return fmt.Errorf("unload: nothing can be seen of what is pinned at %s: run this where the bpffs is mounted, "+
+			"with \"nsenter --net\" instead of \"ip netns exec\", which hides it: %w", pins, err)
 	}
 	if err != nil {
 		return fmt.Errorf("unload: %w", err)
+	}
+	if !found {
+		return say(out, "nothing to unload: %s does not exist\n", pins)
 	}
 	return say(out, "unloaded: programs are detached, flows and maps are gone, %s is removed\n", pins)
 }

@@ -161,7 +161,7 @@ func (s snapshot) stats(key call.FlowKey, c clock) call.FlowStats {
 	lost := s.lost
 	if s.highest != 0 { // it starts at 65536, if there is a run at all
 		expected := uint64(max(int32(s.highest-s.base), 0)) + 1 // they may be of two runs
-		received := int64(s.packets - s.before) // before is below zero if more came than were counted
+		received := int64(s.packets - s.before)                 // before is below zero if more came than were counted
 		if received >= 0 && expected > uint64(received) {
 			lost += expected - uint64(received)
 		}

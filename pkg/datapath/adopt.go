@@ -24,9 +24,10 @@ var changing = map[string]bool{
 func newAbout(realms []Realm, places map[uint16]place, s *space) about {
 	what := about{ABI: ABI, Netns: s.cookie}
 	for _, r := range realms {
-		r.Addr = r.Addr.Unmap()
-		r.Peers = nil // these may change at any time
-		what.Realms = append(what.Realms, aboutRealm{Realm: r, Flows: places[r.Number].flows})
+		what.Realms = append(what.Realms, aboutRealm{
+			Number: r.Number, VLAN: r.VLAN, OuterVLAN: r.OuterVLAN, Ifindex: r.Ifindex, Addr: r.Addr.Unmap(),
+			First: r.Media.First, Last: r.Media.Last, Flows: places[r.Number].flows,
+		})
 	}
 	return what
 }
@@ -171,9 +172,7 @@ func (e *Engine) complete() error {
 		return err
 	}
 	if e.migration != nil && len(e.migration.copied) > 0 {
-		if err := waitForPrograms(); err != nil {
-			return err
-		}
+		waitForPrograms()
 		e.step("wait")
 		if err := e.migration.merge(); err != nil {
 			return err
@@ -197,7 +196,8 @@ func (e *Engine) complete() error {
 	return e.pins.keepOnly(e.target, e.step)
 }
 
-// leaveDevices takes our programs off devices that have no realm any more.
+// leaveDevices takes our programs off devices that have no realm any more. What cannot be undone
+// there stays remembered, for the next start or for Unload.
 func (e *Engine) leaveDevices() error {
 	for name := range maps.Clone(e.pins.links) {
 		if err := e.pins.drop(name); err != nil {
@@ -210,14 +210,14 @@ func (e *Engine) leaveDevices() error {
 			continue
 		}
 		if err := e.undo.device(e.space, ifindex); err != nil {
-			return err
+			e.log.Warn("a device without a realm is not as it was before", "ifindex", ifindex, "error", err)
 		}
 	}
 	return nil
 }
 
-// verify asserts that on each hook runs the program of this process, and that the maps it uses are
-// the pinned ones.
+// verify asserts that on each hook runs the program of this process, by what the link says and by
+// what the device does, and that the maps it uses are the pinned ones.
 func (e *Engine) verify() error {
 	for _, h := range e.hooks {
 		id, err := h.program()
@@ -230,6 +230,15 @@ func (e *Engine) verify() error {
 		}
 		if ours, _ := info.ID(); ours != id {
 			return fmt.Errorf("%s: %s: program %d is attached instead of ours, %d", h.Device, h.Hook, id, ours)
+		}
+		if h.Ifindex != 0 {
+			here, err := e.space.runs(station{h.Hook, h.Ifindex, id})
+			if err != nil {
+				return fmt.Errorf("%s: %s: %w", h.Device, h.Hook, err)
+			}
+			if !here {
+				return fmt.Errorf("%s: %s: program %d is attached, but not to the device that is here", h.Device, h.Hook, id)
+			}
 		}
 		source := e.spec.Programs[tandemProgTandemTc]
 		switch h.Hook {

@@ -3,6 +3,7 @@ package datapath
 import (
 	"errors"
 	"fmt"
+	"io/fs"
 
 	"github.com/cilium/ebpf"
 	"github.com/cilium/ebpf/link"
@@ -54,6 +55,55 @@ func (l pinnedLink) replace(prog *ebpf.Program) error { return l.Update(prog) }
 func (l pinnedLink) detach() error { return errors.Join(l.Unpin(), l.Close()) }
 
 func (l pinnedLink) close() error { return l.Close() }
+
+// Attached lists our programs on devices, whoever has attached them and with which pins. A process that
+// may not look at programs gets an error that wraps fs.ErrPermission.
+func Attached(ifindexes ...int) (list []Attachment, err error) {
+	s, err := openSpace()
+	if err != nil {
+		return nil, err
+	}
+	defer s.close()
+	for _, ifindex := range ifindexes {
+		attrs, err := s.device(ifindex)
+		if err != nil {
+			return nil, err
+		}
+		for _, hook := range []string{hookXDP, hookTCX, hookClsact} {
+			running, err := s.programs(hook, ifindex)
+			if err != nil {
+				return nil, fmt.Errorf("%s: %w", attrs.Name, err)
+			}
+			for _, id := range running {
+				ours, err := isOurs(id)
+				if err != nil {
+					return nil, fmt.Errorf("%s: %s program: %w", attrs.Name, hook, err)
+				}
+				if ours {
+					list = append(list, Attachment{Device: attrs.Name, Ifindex: ifindex, Hook: hook})
+				}
+			}
+		}
+	}
+	return list, nil
+}
+
+// isOurs knows a program by its name. One that is gone is not.
+func isOurs(id ebpf.ProgramID) (bool, error) {
+	prog, err := ebpf.NewProgramFromID(id)
+	if errors.Is(err, fs.ErrNotExist) {
+		return false, nil
+	}
+	if err != nil {
+		return false, fmt.Errorf("program %d: %w", id, err)
+	}
+	defer prog.Close()
+	info, err := prog.Info()
+	if err != nil {
+		return false, fmt.Errorf("program %d: %w", id, err)
+	}
+	return info.Name == tandemProgTandemXdp || info.Name == tandemProgTandemTc, nil
+}
 
 // hook is one of our programs on a device.
 type hook struct {
@@ -206,8 +256,8 @@ func (e *Engine) attachXDP(ifindex int, device string) (attached, string, error)
 	return pinnedLink{l}, hookXDP, nil
 }
 
-// keepTags turns VLAN receive offload off. It stays off as long as the program is there, with
-// or without a process: changing it resets many NICs.
+// keepTags turns VLAN receive offload off. It is put back when a process ends and leaves no flow, which
+// would lose its tags: changing it resets many NICs, so that a restart under calls leaves it alone.
 func (e *Engine) keepTags(ifindex int, device string, tagged bool) error {
 	err := e.space.clearVLANReceiveOffload(device, func() error {
 		defer e.step("remember VLAN receive offload")

@@ -13,8 +13,8 @@ import (
 // defaultBPFFS is where the kernel's bpffs belongs.
 const defaultBPFFS = "/sys/fs/bpf"
 
-// errNoBPFFS: nothing can be pinned here.
-var errNoBPFFS = errors.New("no bpffs")
+// ErrNoBPFFS: nothing can be pinned here, and nothing seen that is pinned elsewhere.
+var ErrNoBPFFS = errors.New("no bpffs")
 
 // needBPFFS makes sure that dir can be made on a bpffs, and mounts one at its usual place
 // if it is missing there.
@@ -34,16 +34,16 @@ func needBPFFS(dir string) error {
 		return nil
 	}
 	if at != defaultBPFFS {
-		return fmt.Errorf("%w at %s", errNoBPFFS, at)
+		return fmt.Errorf("%w at %s", ErrNoBPFFS, at)
 	}
 	// A mount in a namespace of our own would end with us, and the pins with it.
 	if private, err := privateMounts(); err != nil {
 		return err
 	} else if private {
-		return fmt.Errorf("%w at %s in this mount namespace, as under \"ip netns exec\"", errNoBPFFS, at)
+		return fmt.Errorf("%w at %s in this mount namespace, as under \"ip netns exec\"", ErrNoBPFFS, at)
 	}
 	if err := unix.Mount("bpf", at, "bpf", unix.MS_NOSUID|unix.MS_NODEV|unix.MS_NOEXEC|unix.MS_RELATIME, "mode=0700"); err != nil {
-		return fmt.Errorf("%w: mount it at %s: %w", errNoBPFFS, at, err)
+		return fmt.Errorf("%w: mount it at %s: %w", ErrNoBPFFS, at, err)
 	}
 	return nil
 }
@@ -83,7 +83,7 @@ func lockDir(dir string) (*os.File, error) {
 		if err := unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB); err != nil {
 			_ = f.Close()
 			if errors.Is(err, unix.EWOULDBLOCK) {
-				err = fmt.Errorf("%w: another gateway runs with them: end it, or give this one other pins", ErrBusy)
+				err = fmt.Errorf("%w: another gateway runs with them: stop the daemon first, or give this one other pins", ErrBusy)
 			}
 			return nil, fmt.Errorf("pins %s: %w", dir, err)
 		}

@@ -13,7 +13,7 @@ import (
 )
 
 // TestMountsOfOurOwn: in a mount namespace of its own, such as "ip netns exec" makes, a process mounts no
-// bpffs: it would end with the process.
+// bpffs: it would end with the process. Nor does Unload tell that nothing is pinned, where it sees nothing.
 func TestMountsOfOurOwn(t *testing.T) {
 	netspace.NeedRoot(t)
 	done := make(chan error)
@@ -30,11 +30,22 @@ func TestMountsOfOurOwn(t *testing.T) {
 			done <- err
 			return
 		}
-		done <- needBPFFS(filepath.Join(defaultBPFFS, "tdm-test"))
+		_, err = Unload(filepath.Join(defaultBPFFS, "tdm-test"))
+		done <- err
 	}()
 	err := <-done
-	if !errors.Is(err, errNoBPFFS) || !strings.Contains(err.Error(), "ip netns exec") {
+	if !errors.Is(err, ErrNoBPFFS) || !strings.Contains(err.Error(), "ip netns exec") {
 		t.Errorf("error %v", err)
+	}
+}
+
+// TestUnloadOfNothing: what is not there is no error; what is no bpffs cannot be seen, and that is one.
+func TestUnloadOfNothing(t *testing.T) {
+	if found, err := Unload(newPins(t)); found || err != nil {
+		t.Errorf("nothing is pinned: found %v, error %v", found, err)
+	}
+	if found, err := Unload(t.TempDir()); found || !errors.Is(err, ErrNoBPFFS) {
+		t.Errorf("no bpffs: found %v, error %v", found, err)
 	}
 }
 

@@ -24,6 +24,7 @@ type childConfig struct {
 	Realms []Realm
 	Pins   string
 	Hops   map[uint16]call.NextHop
+	NoTCX  bool
 	// Die is the step to be killed at, from 1; 0 is none.
 	Die int
 }
@@ -48,7 +49,7 @@ func beChild(text string) error {
 	}
 	steps, last := 0, ""
 	_, err := Open(Config{
-		Realms: told.Realms, MaxCalls: 10, NextHops: &staticHops{byRealm: told.Hops}, Pins: told.Pins,
+		Realms: told.Realms, MaxCalls: 10, NextHops: &staticHops{byRealm: told.Hops}, Pins: told.Pins, noTCX: told.NoTCX,
 		step: func(name string) {
 			if name == last {
 				return // one of many alike
@@ -76,7 +77,7 @@ type child struct {
 // startChild starts one in the gateway's namespace.
 func (w *wire) startChild(t *testing.T, cfg Config, die int) *child {
 	t.Helper()
-	text, err := json.Marshal(childConfig{Realms: cfg.Realms, Pins: cfg.Pins, Hops: w.hops.byRealm, Die: die})
+	text, err := json.Marshal(childConfig{Realms: cfg.Realms, Pins: cfg.Pins, Hops: w.hops.byRealm, NoTCX: cfg.noTCX, Die: die})
 	if err != nil {
 		t.Fatal(err)
 	}

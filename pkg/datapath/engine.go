@@ -135,17 +135,23 @@ func prepare(cfg Config) (_ *Engine, err error) {
 	}
 	defer func() {
 		if err != nil {
-			err = errors.Join(err, e.letGo())
+			err = errors.Join(err, e.giveUp())
 		}
 	}()
 	if e.space, err = openSpace(); err != nil {
 		return nil, err
 	}
-	if e.pins, err = openPins(cfg.Pins, e.space, cfg.Log); err != nil {
-		return nil, err
-	}
-	if e.pins != nil {
-		e.undo = e.pins.undo
+	if cfg.Pins != "" {
+		e.pins, err = openPins(cfg.Pins, e.space, cfg.Log)
+		switch {
+		case errors.Is(err, ErrNoBPFFS):
+			e.log.Error("NOTHING IS PINNED: a restart of the gateway will interrupt the media of all calls",
+				"pins", cfg.Pins, "reason", err, "remedy", "mount a bpffs where this process sees it, and set pins to a directory in it")
+		case err != nil:
+			return nil, err
+		default:
+			e.undo = e.pins.undo
+		}
 	}
 	if err = e.load(cfg); err != nil {
 		return nil, err
@@ -324,10 +330,11 @@ func (e *Engine) Close() error {
 	case e.pins == nil:
 		return errors.Join(e.detach(), e.letGo())
 	case idle:
-		return errors.Join(e.undo.offload(e.space), e.letGo())
-	default:
-		return e.letGo()
+		if err := e.undo.offload(e.space); err != nil {
+			e.log.Warn("VLAN receive offload is not on again, as it was before", "error", err)
+		}
 	}
+	return e.letGo()
 }
 
 // giveUp ends an engine that could not be opened. What forwarded before goes on.
@@ -339,6 +346,8 @@ func (e *Engine) giveUp() error {
 	var err error
 	if len(e.pins.running) == 0 {
 		err = errors.Join(e.detach(), e.pins.remove(e.space))
+	} else if e.target != e.pins.live() && len(e.hooks) == 0 && slices.Contains(e.pins.generations, e.target) {
+		err = e.pins.end(e.target, e.step) // no program has come to it
 	}
 	return errors.Join(err, e.letGo())
 }

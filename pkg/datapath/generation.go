@@ -4,8 +4,12 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"log/slog"
+	"maps"
+	"net/netip"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 
 	"github.com/cilium/ebpf"
@@ -38,10 +42,15 @@ type about struct {
 	Realms []aboutRealm
 }
 
-// aboutRealm is a realm, and the index of its first media port in the flow table.
+// aboutRealm is what flows are found by: a realm's place, address and media ports, and the
+// index of the first of these in the flow table. What is written stays as it is, whatever
+// becomes of Realm.
 type aboutRealm struct {
-	Realm
-	Flows uint32
+	Number, VLAN, OuterVLAN uint16
+	Ifindex                 int
+	Addr                    netip.Addr
+	First, Last             uint16
+	Flows                   uint32
 }
 
 // spec is a map that holds a.
@@ -63,7 +72,7 @@ func readAbout(m *ebpf.Map) (a about, err error) {
 		err = json.Unmarshal([]byte(strings.TrimRight(string(text), "\x00")), &a)
 	}
 	if err != nil {
-		return about{}, fmt.Errorf("read what the pinned maps are for: %w", err)
+		return about{}, err
 	}
 	return a, nil
 }
@@ -77,7 +86,16 @@ type generation struct {
 	about  about
 }
 
-func readGeneration(dir string, number int) (_ *generation, err error) {
+// names of the maps in the order of pinning: what they are for comes first.
+func (g *generation) names() []string {
+	names := slices.DeleteFunc(slices.Sorted(maps.Keys(g.maps)), func(name string) bool { return name == mapAbout })
+	if g.maps[mapAbout] == nil {
+		return names
+	}
+	return append([]string{mapAbout}, names...)
+}
+
+func readGeneration(dir string, number int, log *slog.Logger) (_ *generation, err error) {
 	g := &generation{number: number, dir: dir, maps: mapSet{}}
 	defer func() {
 		if err != nil {
@@ -95,9 +113,9 @@ func readGeneration(dir string, number int) (_ *generation, err error) {
 		}
 		g.maps[f.Name()] = m
 	}
-	if m := g.maps[mapAbout]; m != nil { // none if a crash came while the maps were being pinned
+	if m := g.maps[mapAbout]; m != nil { // none if a crash came before it was pinned
 		if g.about, err = readAbout(m); err != nil {
-			return nil, fmt.Errorf("%s: %w", dir, err)
+			log.Error("FLOWS END: it cannot be read what the pinned maps are for", "pins", dir, "reason", err)
 		}
 	}
 	return g, nil

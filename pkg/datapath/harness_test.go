@@ -5,6 +5,7 @@ import (
 	"errors"
 	"net"
 	"net/netip"
+	"sync"
 	"testing"
 
 	"github.com/cilium/ebpf"
@@ -120,25 +121,34 @@ type staticHops struct {
 	byRealm map[uint16]call.NextHop
 	updates map[uint16]func(call.NextHop)
 	onWatch func(update func(call.NextHop))
+	mu      sync.Mutex // for those that are watched from several goroutines
 	watched int
 	stopped int
 }
 
 func (s *staticHops) Watch(realm uint16, _ netip.Addr, update func(call.NextHop)) (func(), error) {
+	s.mu.Lock()
 	next, ok := s.byRealm[realm]
+	if ok {
+		if s.updates == nil {
+			s.updates = map[uint16]func(call.NextHop){}
+		}
+		s.updates[realm] = update
+		s.watched++
+	}
+	s.mu.Unlock()
 	if !ok {
 		return nil, errNoRoute
 	}
-	if s.updates == nil {
-		s.updates = map[uint16]func(call.NextHop){}
-	}
-	s.updates[realm] = update
-	s.watched++
 	update(next)
 	if s.onWatch != nil {
 		s.onWatch(update)
 	}
-	return func() { s.stopped++ }, nil
+	return func() {
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		s.stopped++
+	}, nil
 }
 
 var (

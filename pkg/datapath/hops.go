@@ -120,6 +120,9 @@ func (t *hops) adopt(id uint16) (*hop, error) {
 	}
 	key := hopKey{realm: left.Realm, dst: netip.AddrFrom4(left.Addr)}
 	if h := t.byKey[key]; h != nil {
+		if h.id != id {
+			return nil, fmt.Errorf("next hops %d and %d lead to the same destination", h.id, id)
+		}
 		h.refs++
 		return h, nil
 	}
@@ -130,7 +133,8 @@ func (t *hops) adopt(id uint16) (*hop, error) {
 	if !t.ids.take(uint32(id)) {
 		return nil, fmt.Errorf("next hop %d leads to two destinations", id)
 	}
-	if h.value.Way[h.value.Active&1].Kind != tandemWayKindWAY_NONE {
+	h.value.Active &= 1
+	if h.value.Way[h.value.Active].Kind != tandemWayKindWAY_NONE {
 		close(h.ready)
 	}
 	stop, err := t.source.Watch(key.realm, key.dst, h.update)

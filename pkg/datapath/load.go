@@ -74,8 +74,8 @@ func plan(n sizes, guard Guard) (*ebpf.CollectionSpec, error) {
 		tandemMapNextHops:     n.nextHops,
 		tandemMapHopKeys:      n.nextHops,
 		// Twice, for maps that were found: the new entries come before the old ones go.
-		tandemMapPeers: 2 * max(n.peers, 1),
-		tandemMapDeny:  2 * max(n.deny, 1),
+		tandemMapPeers: 2 * inSteps(n.peers),
+		tandemMapDeny:  2 * inSteps(n.deny),
 		tandemMapExits: n.exits,
 	} {
 		spec.Maps[name].MaxEntries = entries
@@ -94,6 +94,10 @@ func plan(n sizes, guard Guard) (*ebpf.CollectionSpec, error) {
 	}
 	return spec, nil
 }
+
+// inSteps rounds a length up to a multiple of 64 (64 at least), so that one entry more makes no other
+// maps, into which flows would have to be copied.
+func inSteps(n uint32) uint32 { return (max(n, 1) + 63) &^ 63 }
 
 // pairs is a conversion of two octets at a time, in the byte order of this machine.
 func pairs(octets *[256]byte) []byte {

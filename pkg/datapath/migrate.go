@@ -177,7 +177,7 @@ func (m *migration) flows(ifindex int) error {
 		if p.now.Ifindex != ifindex {
 			continue
 		}
-		first, last := max(p.old.Media.First, p.now.Media.First), min(p.old.Media.Last, p.now.Media.Last)
+		first, last := max(p.old.First, p.now.First), min(p.old.Last, p.now.Last)
 		for port := uint32(first); port <= uint32(last); port++ {
 			c := copied{pair: p, port: uint16(port)}
 			var err error
@@ -218,12 +218,24 @@ func (m *migration) read(c copied) ([][]byte, error) {
 			return nil, nil
 		}
 		state[i] = convert(value, from.how, size)
+		if name == tandemMapPolicies {
+			openLatch(state[i])
+		}
 	}
 	return state, nil
 }
 
+// openLatch takes back that a packet is about to win the latch of a policy: that packet writes
+// into the old map, and whoever waited for it in the new one would wait for ever.
+func openLatch(policy []byte) {
+	state := policy[unsafe.Offsetof(tandemPolicy{}.State):]
+	if binary.NativeEndian.Uint32(state) == uint32(tandemLatchStateLATCH_LEARNING) {
+		binary.NativeEndian.PutUint32(state, uint32(tandemLatchStateLATCH_OPEN))
+	}
+}
+
 // at is the index of a port in the flow table.
-func (r aboutRealm) at(port uint16) uint32 { return r.Flows + uint32(port-r.Media.First) }
+func (r aboutRealm) at(port uint16) uint32 { return r.Flows + uint32(port-r.First) }
 
 // merge adds what was counted in the old maps since their flows were copied. No program may
 // use them any more.
@@ -337,7 +349,7 @@ func (m *migration) lost(p *pins) (int, error) {
 			if p.running[r.Ifindex] != g {
 				continue
 			}
-			for port := uint32(r.Media.First); port <= uint32(r.Media.Last); port++ {
+			for port := uint32(r.First); port <= uint32(r.Last); port++ {
 				if binary.NativeEndian.Uint32(from.at(r.at(uint16(port)))[from.active:]) != 0 {
 					n++
 				}
@@ -357,16 +369,11 @@ func (m *migration) close() error {
 }
 
 // waitForPrograms returns when every program that was running at the call has ended. Programs
-// run under RCU, whose grace period this system call waits for.
-func waitForPrograms() error {
+// run under RCU, whose grace period this system call waits for; where it may not be used, as with
+// nohz_full or under a seccomp filter, no packet takes as long as the sleep.
+func waitForPrograms() {
 	const membarrierGlobal = 1 // MEMBARRIER_CMD_GLOBAL of linux/membarrier.h
-	_, _, errno := unix.Syscall(unix.SYS_MEMBARRIER, membarrierGlobal, 0, 0)
-	switch errno {
-	case 0:
-		return nil
-	case unix.EINVAL, unix.ENOSYS: // nohz_full, or a kernel without it
-		time.Sleep(50 * time.Millisecond) // no packet takes that long
-		return nil
+	if _, _, errno := unix.Syscall(unix.SYS_MEMBARRIER, membarrierGlobal, 0, 0); errno != 0 {
+		time.Sleep(50 * time.Millisecond)
 	}
-	return fmt.Errorf("wait for the programs: %w", errno)
 }

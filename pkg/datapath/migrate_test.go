@@ -146,10 +146,25 @@ func TestMerge(t *testing.T) {
 	}
 }
 
+// TestCopiedLatchIsOpen: whoever wins a latch while its policy is copied writes into the old map; the copy
+// waits for the next one, and takes over who has won when the old programs have ended.
+func TestCopiedLatchIsOpen(t *testing.T) {
+	for state, want := range map[tandemLatchState]tandemLatchState{
+		tandemLatchStateLATCH_CLOSED: tandemLatchStateLATCH_CLOSED, tandemLatchStateLATCH_OPEN: tandemLatchStateLATCH_OPEN,
+		tandemLatchStateLATCH_LEARNING: tandemLatchStateLATCH_OPEN, tandemLatchStateLATCH_LOCKED: tandemLatchStateLATCH_LOCKED,
+	} {
+		policy := tandemPolicy{Until: 1, State: state}
+		openLatch(unsafe.Slice((*byte)(unsafe.Pointer(&policy)), unsafe.Sizeof(policy)))
+		if policy.State != want {
+			t.Errorf("state %d became %d, want %d", state, policy.State, want)
+		}
+	}
+}
+
 // TestRealmsMatch: a realm is found again by its place and address, whatever its number is by now.
 func TestRealmsMatch(t *testing.T) {
 	realm := func(number, vlan uint16, ifindex int) aboutRealm {
-		return aboutRealm{Realm: Realm{Number: number, VLAN: vlan, Ifindex: ifindex, Addr: platformAddr}}
+		return aboutRealm{Number: number, VLAN: vlan, Ifindex: ifindex, Addr: platformAddr}
 	}
 	was := about{Realms: []aboutRealm{realm(1, 0, 7), realm(2, 201, 7), realm(3, 202, 8)}}
 	for _, tt := range []struct {

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io/fs"
 	"log/slog"
+	"maps"
 	"os"
 	"path/filepath"
 	"slices"
@@ -36,24 +37,16 @@ type pins struct {
 	log         *slog.Logger
 	lock        *os.File
 	undo        *undo
-	links       map[string]link.Link // of devices that exist, by name of the pin
+	links       map[string]link.Link // of programs that run here, by name of the pin
 	generations []*generation        // in the order of their making
 	// running is the generation that each device's packets meet, when the engine was opened.
 	running map[int]*generation
 }
 
-// openPins reads what is pinned below dir, which is made if need be. It is nil without an
-// error if nothing can be pinned, which is said loudly. Another process that has the
-// directory gives an error that wraps ErrBusy.
+// openPins reads what is pinned below dir, which is made if need be. Errors wrap ErrNoBPFFS if nothing
+// can be pinned there, and ErrBusy if another process has the directory.
 func openPins(dir string, s *space, log *slog.Logger) (_ *pins, err error) {
-	if dir == "" {
-		return nil, nil
-	}
-	if err := needBPFFS(dir); errors.Is(err, errNoBPFFS) {
-		log.Error("NOTHING IS PINNED: a restart of the gateway will interrupt the media of all calls",
-			"pins", dir, "reason", err, "remedy", "mount a bpffs where this process sees it, and set pins to a directory in it")
-		return nil, nil
-	} else if err != nil {
+	if err := needBPFFS(dir); err != nil {
 		return nil, err
 	}
 	p := &pins{dir: dir, log: log, links: map[string]link.Link{}, running: map[int]*generation{}}
@@ -65,29 +58,52 @@ func openPins(dir string, s *space, log *slog.Logger) (_ *pins, err error) {
 	if p.lock, err = lockDir(dir); err != nil {
 		return nil, err
 	}
-	if p.undo, err = pinnedUndo(filepath.Join(dir, pinUndo)); err != nil {
-		return nil, err
-	}
 	if err := p.read(); err != nil {
 		return nil, err
 	}
-	return p, p.survey(s)
+	if p.undo, err = pinnedUndo(filepath.Join(dir, pinUndo)); err != nil {
+		return nil, err
+	}
+	if err := p.survey(s); err != nil {
+		return nil, err
+	}
+	return p, nil
 }
 
-// read loads links and generations. Links of devices that are gone are removed.
+// ours: a file has a name that we give.
+func ours(f fs.DirEntry) bool {
+	isNumber := func(s string) bool {
+		_, err := strconv.ParseUint(s, 10, 32)
+		return err == nil
+	}
+	if f.IsDir() {
+		return isNumber(f.Name())
+	}
+	return f.Name() == pinUndo || slices.ContainsFunc([]string{pinXDP, pinTC, pinPoll}, func(prefix string) bool {
+		number, ok := strings.CutPrefix(f.Name(), prefix)
+		return ok && isNumber(number)
+	})
+}
+
+// read loads links and generations.
 func (p *pins) read() error {
 	files, err := os.ReadDir(p.dir)
 	if err != nil {
 		return fmt.Errorf("pins: %w", err)
 	}
 	for _, f := range files {
+		if !ours(f) {
+			return fmt.Errorf("pins: %s is not ours: remove it, or set pins to another directory", filepath.Join(p.dir, f.Name()))
+		}
+	}
+	for _, f := range files {
 		path := filepath.Join(p.dir, f.Name())
 		if f.IsDir() {
 			number, err := strconv.Atoi(f.Name())
 			if err != nil {
-				return fmt.Errorf("pins: %s is not ours", path)
+				return fmt.Errorf("pins: %s: %w", path, err)
 			}
-			g, err := readGeneration(path, number)
+			g, err := readGeneration(path, number, p.log)
 			if err != nil {
 				return fmt.Errorf("pins: %w", err)
 			}
@@ -102,34 +118,31 @@ func (p *pins) read() error {
 			return fmt.Errorf("pins: %s: %w", path, err)
 		}
 		p.links[f.Name()] = l
-		if strings.HasPrefix(f.Name(), pinPoll) {
-			continue
-		}
-		if at, err := linkDevice(l); err != nil {
-			return fmt.Errorf("pins: %s: %w", path, err)
-		} else if at == 0 {
-			if err := p.drop(f.Name()); err != nil {
-				return err
-			}
-		}
 	}
 	slices.SortFunc(p.generations, func(a, b *generation) int { return a.number - b.number })
 	return nil
 }
 
-// linkDevice is the index of the device that a link is attached to, 0 if it is gone.
-func linkDevice(l link.Link) (int, error) {
+// station is where a link has its program. The link tells the index of its device (0 if that is gone),
+// but not the namespace of it.
+type station struct {
+	hook    string
+	ifindex int
+	program ebpf.ProgramID
+}
+
+func stationOf(l link.Link) (station, error) {
 	info, err := l.Info()
 	if err != nil {
-		return 0, err
+		return station{}, err
 	}
 	if xdp := info.XDP(); xdp != nil {
-		return int(xdp.Ifindex), nil
+		return station{hookXDP, int(xdp.Ifindex), info.Program}, nil
 	}
 	if tcx := info.TCX(); tcx != nil {
-		return int(tcx.Ifindex), nil
+		return station{hookTCX, int(tcx.Ifindex), info.Program}, nil
 	}
-	return 0, fmt.Errorf("a link of type %v is not ours", info.Type)
+	return station{}, fmt.Errorf("a link of type %v is not ours", info.Type)
 }
 
 // drop removes a link: its program is detached, if its device is there still.
@@ -164,32 +177,59 @@ func (p *pins) keep(a attached, name string) error {
 	return nil
 }
 
-// survey finds out which generation each device runs on. State without any program is
-// stale: its devices are gone, and its flows with them.
+// netns is the cookie of the network namespace that the pins were made in; 0 if nobody came to say it.
+func (p *pins) netns() uint64 {
+	for _, g := range slices.Backward(p.generations) {
+		if g.about.Netns != 0 {
+			return g.about.Netns
+		}
+	}
+	return 0
+}
+
+// survey finds out which generation each device runs on, and drops what is stale: links whose device
+// is gone or is another one by now, and what is remembered of devices of a former namespace.
 func (p *pins) survey(s *space) error {
-	progs := map[int]ebpf.ProgramID{}
+	progs, stale, elsewhere := map[int]ebpf.ProgramID{}, map[string]station{}, false
 	for _, prefix := range []string{pinTC, pinXDP} { // what XDP takes, TC never sees
 		for name, l := range p.links {
 			if !strings.HasPrefix(name, prefix) {
 				continue
 			}
-			info, err := l.Info()
+			at, err := stationOf(l)
 			if err != nil {
 				return fmt.Errorf("pins: %s: %w", name, err)
 			}
-			ifindex, err := linkDevice(l)
-			if err != nil {
-				return fmt.Errorf("pins: %s: %w", name, err)
+			here := false
+			if at.ifindex != 0 {
+				if here, err = s.runs(at); err != nil {
+					return fmt.Errorf("pins: %s: %w", name, err)
+				}
+				elsewhere = elsewhere || !here
 			}
-			progs[ifindex] = info.Program
+			if here && name == fmt.Sprint(prefix, at.ifindex) {
+				progs[at.ifindex] = at.program
+			} else {
+				stale[name] = at
+			}
 		}
 	}
-	if g := p.newest(); g != nil && g.about.Netns != 0 && g.about.Netns != s.cookie {
-		if len(progs) > 0 {
-			return fmt.Errorf("pins %s: %w: they belong to a gateway in another network namespace, whose calls go on: "+
-				"unload them there, or give this one other pins", p.dir, ErrBusy)
+	// A namespace that is gone may have given its devices back, with our programs on them.
+	foreign := p.netns() != 0 && p.netns() != s.cookie
+	if foreign && elsewhere {
+		return fmt.Errorf("pins %s: %w: they belong to a gateway in another network namespace, whose calls go on: unload them there, "+
+			"or give this one other pins; \"rm -r %s\" ends it all and detaches everything, whatever namespace it is in", p.dir, ErrBusy, p.dir)
+	}
+	for name, at := range stale {
+		p.log.Warn("the device of a pinned link is gone, or is not the one here: the link is detached", "link", name, "ifindex", at.ifindex)
+		if err := p.drop(name); err != nil {
+			return err
 		}
-		return p.undo.forget() // that namespace is gone, and its devices with it
+	}
+	if foreign {
+		if err := p.undo.forget(func(ifindex int) bool { return progs[ifindex] == 0 }); err != nil {
+			return err
+		}
 	}
 	for _, ifindex := range p.undo.devices() {
 		if progs[ifindex] != 0 || !p.undo.has(ifindex, undoFilter) {
@@ -276,14 +316,14 @@ func (p *pins) begin(g *generation, step func(string)) error {
 	if err := os.Mkdir(g.dir, 0o700); err != nil {
 		return fmt.Errorf("pins: %w", err)
 	}
+	p.generations = append(p.generations, g)
 	step("make generation")
-	for name, m := range g.maps {
-		if err := m.Pin(filepath.Join(g.dir, name)); err != nil {
+	for _, name := range g.names() {
+		if err := g.maps[name].Pin(filepath.Join(g.dir, name)); err != nil {
 			return fmt.Errorf("pins: %w", err)
 		}
 		step("pin map")
 	}
-	p.generations = append(p.generations, g)
 	return nil
 }
 
@@ -293,32 +333,38 @@ func (p *pins) keepOnly(keep *generation, step func(string)) error {
 		if g == keep {
 			continue
 		}
-		for name, m := range g.maps {
-			if err := errors.Join(m.Unpin(), m.Close()); err != nil {
-				return fmt.Errorf("pins: remove %s/%s: %w", g.dir, name, err)
-			}
-			delete(g.maps, name)
-			step("unpin map")
+		if err := p.end(g, step); err != nil {
+			return err
 		}
-		if err := os.Remove(g.dir); err != nil {
-			return fmt.Errorf("pins: %w", err)
-		}
-		p.generations = slices.DeleteFunc(p.generations, func(other *generation) bool { return other == g })
-		step("remove generation")
 	}
+	return nil
+}
+
+// end removes a generation.
+func (p *pins) end(g *generation, step func(string)) error {
+	for _, name := range slices.Backward(g.names()) {
+		m := g.maps[name]
+		if err := errors.Join(m.Unpin(), m.Close()); err != nil {
+			return fmt.Errorf("pins: remove %s/%s: %w", g.dir, name, err)
+		}
+		delete(g.maps, name)
+		step("unpin map")
+	}
+	if err := os.Remove(g.dir); err != nil {
+		return fmt.Errorf("pins: %w", err)
+	}
+	p.generations = slices.DeleteFunc(p.generations, func(other *generation) bool { return other == g })
+	step("remove generation")
 	return nil
 }
 
 // remove takes everything away: programs, devices' settings, maps, the directory.
 func (p *pins) remove(s *space) error {
 	var errs []error
-	for name := range p.links {
+	for name := range maps.Clone(p.links) {
 		errs = append(errs, p.drop(name))
 	}
-	if g := p.newest(); g == nil || g.about.Netns == s.cookie {
-		errs = append(errs, p.undo.all(s))
-	}
-	errs = append(errs, p.keepOnly(nil, func(string) {}))
+	errs = append(errs, p.undo.all(s), p.keepOnly(nil, func(string) {}))
 	if err := errors.Join(errs...); err != nil {
 		return err
 	}
@@ -350,20 +396,26 @@ func (p *pins) close() error {
 }
 
 // Unload takes away all that engines with these pins have left in the kernel: programs,
-// flows and maps go, VLAN receive offload is as it was. Nothing pinned is no error; an
-// engine that is open with them is one that wraps ErrBusy.
-func Unload(dir string) error {
+// flows and maps go, VLAN receive offload is as it was. found is false if nothing is pinned.
+// Where nothing could be seen the error wraps ErrNoBPFFS; an engine that is open with them,
+// or whose calls go on in another network namespace, is one that wraps ErrBusy.
+func Unload(dir string) (found bool, err error) {
+	if err := needBPFFS(dir); err != nil {
+		return false, err
+	}
 	if _, err := os.Stat(dir); errors.Is(err, fs.ErrNotExist) {
-		return nil
+		return false, nil
+	} else if err != nil {
+		return false, fmt.Errorf("pins: %w", err)
 	}
 	s, err := openSpace()
 	if err != nil {
-		return err
+		return true, err
 	}
 	defer s.close()
 	p, err := openPins(dir, s, slog.New(slog.DiscardHandler))
-	if err != nil || p == nil {
-		return err
+	if err != nil {
+		return true, err
 	}
-	return errors.Join(p.remove(s), p.close())
+	return true, errors.Join(p.remove(s), p.close())
 }

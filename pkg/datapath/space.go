@@ -3,7 +3,10 @@ package datapath
 import (
 	"errors"
 	"fmt"
+	"slices"
 
+	"github.com/cilium/ebpf"
+	"github.com/cilium/ebpf/link"
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
 )
@@ -68,4 +71,45 @@ func (s *space) isPolled(ifindex int) (bool, error) {
 		return false, fmt.Errorf("device with index %d: %w", ifindex, err)
 	}
 	return l.Type() != "tuntap", nil
+}
+
+// runs reports whether the device that has a station's index here runs its program, as the device
+// itself tells.
+func (s *space) runs(at station) (bool, error) {
+	running, err := s.programs(at.hook, at.ifindex)
+	return slices.Contains(running, at.program), err
+}
+
+// programs are those that a device runs at a hook. One that is gone runs none.
+func (s *space) programs(hook string, ifindex int) ([]ebpf.ProgramID, error) {
+	switch hook {
+	case hookXDP:
+		attrs, err := s.device(ifindex)
+		if gone(err) || err == nil && (attrs.Xdp == nil || attrs.Xdp.ProgId == 0) {
+			return nil, nil
+		}
+		if err != nil {
+			return nil, err
+		}
+		return []ebpf.ProgramID{ebpf.ProgramID(attrs.Xdp.ProgId)}, nil
+	case hookTCX:
+		found, err := link.QueryPrograms(link.QueryOptions{Target: ifindex, Attach: ebpf.AttachTCXIngress})
+		if gone(err) || errors.Is(err, unix.EINVAL) || errors.Is(err, ebpf.ErrNotSupported) { // EINVAL: before 6.6
+			return nil, nil
+		}
+		if err != nil {
+			return nil, fmt.Errorf("device %d: %w", ifindex, err)
+		}
+		var running []ebpf.ProgramID
+		for _, p := range found.Programs {
+			running = append(running, p.ID)
+		}
+		return running, nil
+	default:
+		f, err := s.findFilter(ifindex)
+		if err != nil || f == nil {
+			return nil, err
+		}
+		return []ebpf.ProgramID{ebpf.ProgramID(f.Id)}, nil
+	}
 }

@@ -125,11 +125,13 @@ func (u *undo) drop(ifindex int) error {
 	return nil
 }
 
-// forget drops everything and undoes nothing.
-func (u *undo) forget() error {
+// forget drops some devices and undoes nothing.
+func (u *undo) forget(these func(ifindex int) bool) error {
 	var errs []error
 	for _, ifindex := range u.devices() {
-		errs = append(errs, u.drop(ifindex))
+		if these(ifindex) {
+			errs = append(errs, u.drop(ifindex))
+		}
 	}
 	return errors.Join(errs...)
 }
