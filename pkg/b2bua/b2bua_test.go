@@ -409,6 +409,101 @@ func TestDelayedOffer(t *testing.T) {
 	b.record(t)
 }
 
+const noAudioSDP = "v=0\r\no=- 9 9 IN IP4 192.0.2.99\r\ns=-\r\nc=IN IP4 192.0.2.99\r\nt=0 0\r\nm=audio 0 RTP/AVP 8\r\n"
+
+// S7, S8: an answer that cannot be used leaves the two sides with different sessions, or with
+// none. Both are told that the call is over.
+func TestUnusableAnswerEndsTheCall(t *testing.T) {
+	delayed := func(t *testing.T, b *bench, callee *fakeLeg) *fakeLeg {
+		caller := b.call("")
+		<-b.dialer.dialled
+		callee.emit(call.Accepted{Body: []byte(calledSDP)})
+		caller.expect(t, "accept")
+		return caller
+	}
+	for _, row := range []struct {
+		name   string
+		begin  func(*testing.T, *bench, *fakeLeg) *fakeLeg
+		happen func(t *testing.T, caller, callee *fakeLeg)
+		text   string
+	}{
+		{"the ACK of a delayed offer has no answer", delayed, func(t *testing.T, caller, callee *fakeLeg) {
+			caller.emit(call.Acked{})
+			callee.expect(t, "ack")
+		}, "The caller answered"},
+		{"the ACK of a delayed offer refuses the audio", delayed, func(t *testing.T, caller, callee *fakeLeg) {
+			caller.emit(call.Acked{Body: []byte(noAudioSDP)})
+			callee.expect(t, "ack")
+		}, "The caller answered"},
+		{"the 2xx to a re-INVITE refuses the audio", establish, func(t *testing.T, caller, callee *fakeLeg) {
+			caller.emit(call.Reinvited{Body: []byte(holdSDP)})
+			callee.expect(t, "reinvite")
+			callee.emit(call.Accepted{Body: []byte(noAudioSDP)})
+			callee.expect(t, "ack")
+			if a := caller.expect(t, "reject"); a.code != 488 {
+				t.Errorf("the re-INVITE was refused with %d, want 488", a.code)
+			}
+		}, "The called side answered"},
+		{"the ACK of a re-INVITE without SDP refuses the audio", establish, func(t *testing.T, caller, callee *fakeLeg) {
+			caller.emit(call.Reinvited{})
+			callee.expect(t, "reinvite")
+			callee.emit(call.Accepted{Body: []byte(calledSDP)})
+			caller.expect(t, "accept")
+			caller.emit(call.Acked{Body: []byte(noAudioSDP)})
+			callee.expect(t, "ack")
+		}, "The caller answered"},
+	} {
+		t.Run(row.name, func(t *testing.T) {
+			callee := newFakeLeg("callee", carrierPeer)
+			b := newBench(t, callee)
+			caller := row.begin(t, b, callee)
+			row.happen(t, caller, callee)
+			for _, leg := range []*fakeLeg{callee, caller} {
+				if a := leg.expect(t, "close"); a.q850 != q850Incompatible {
+					t.Errorf("the %s hears Q.850 %d, want %d", leg.name, a.q850, q850Incompatible)
+				}
+			}
+			rec := b.record(t)
+			if rec.Cause.Code != "bad-answer" || rec.Cause.By != "tandem" || !strings.HasPrefix(rec.Cause.Text, row.text) {
+				t.Errorf("cause %+v", rec.Cause)
+			}
+		})
+	}
+}
+
+// S7: a re-INVITE without SDP that nobody gives an answer to, or no usable offer, changes
+// nothing, and the call goes on: re-INVITEs after it pass.
+func TestReinviteWithoutAgreement(t *testing.T) {
+	callee := newFakeLeg("callee", carrierPeer)
+	b := newBench(t, callee)
+	caller := establish(t, b, callee)
+
+	caller.emit(call.Reinvited{})
+	callee.expect(t, "reinvite")
+	callee.emit(call.Accepted{})
+	callee.expect(t, "ack")
+	if a := caller.expect(t, "reject"); a.code != 488 {
+		t.Errorf("the re-INVITE was refused with %d, want 488", a.code)
+	}
+
+	caller.emit(call.Reinvited{})
+	callee.expect(t, "reinvite")
+	callee.emit(call.Accepted{Body: []byte(calledSDP)})
+	caller.expect(t, "accept")
+	caller.emit(call.Acked{})
+	callee.expect(t, "ack")
+
+	hold(t, caller, callee)
+	if n := b.engine.installed(); n != 4 {
+		t.Errorf("%d flows, want 4", n)
+	}
+	caller.emit(call.Ended{Cause: call.Cause{Code: "normal-clearing", SIP: 200, Text: "The peer hung up."}})
+	callee.expect(t, "close")
+	if rec := b.record(t); rec.Cause.Code != "normal-clearing" {
+		t.Errorf("cause %+v", rec.Cause)
+	}
+}
+
 // H6: draining waits for the last call; hanging up ends what is left, both sides told.
 func TestDrainThenHangup(t *testing.T) {
 	callee := newFakeLeg("callee", carrierPeer)

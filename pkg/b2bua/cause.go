@@ -89,12 +89,16 @@ func causeMedia(err error) call.Cause {
 	}
 }
 
-// causeBadAnswer explains an answer that cannot be used. The called party picked up,
-// but no words can pass; the platform may try elsewhere (S20).
-func causeBadAnswer(err error) call.Cause {
+// causeBadAnswer explains a 2xx or an ACK whose session description cannot be used. The
+// called party picked up, but no words can pass; the platform may try elsewhere (S20).
+func causeBadAnswer(side call.Side, err error) call.Cause {
+	who := "caller"
+	if side == call.Egress {
+		who = "called side"
+	}
 	return call.Cause{
 		Code: "bad-answer", By: byTandem, SIP: 503, Q850: q850Incompatible,
-		Text: fmt.Sprintf("The called side answered with a session description that cannot be used: %v.", err),
+		Text: fmt.Sprintf("The %s answered with a session description that cannot be used: %v.", who, err),
 	}
 }
 

@@ -7,8 +7,9 @@ import (
 	"github.com/tandem-sbc/tandem/pkg/media"
 )
 
-// TrunkMedia is what the peers of one trunk sent in answered calls (M11). Early media is
-// left out: it is the network's, and a try that fails takes its counters along.
+// TrunkMedia is what the peers of one trunk sent in calls that were answered (M11), from the
+// answer on with all that came before it: early media, and what the caller sent in tries that
+// failed. A trunk that did not take the call gets nothing for its announcement.
 type TrunkMedia struct {
 	Trunk, Realm string
 	// Counters add up all calls since start, those that are up included.

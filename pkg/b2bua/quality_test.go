@@ -85,7 +85,8 @@ func TestMediaCountsEachCallOnce(t *testing.T) {
 	awaitLegs(t, b, 0)
 }
 
-// M11: the announcement of a trunk that did not take the call is not its call's media.
+// M11: the announcement of a trunk that did not take the call is not its call's media. What
+// the caller sent meanwhile is, once another trunk has answered.
 func TestMediaOfFailedTryDoesNotCount(t *testing.T) {
 	first, second := newFakeLeg("first", carrierPeer), newFakeLeg("second", backupPeer)
 	b := newBench(t, first, second)
@@ -94,15 +95,15 @@ func TestMediaOfFailedTryDoesNotCount(t *testing.T) {
 	first.emit(call.Progressed{Code: 183, Body: []byte(calledSDP)})
 	caller.expect(t, "progress")
 	if sent, _ := packets(t, b); sent["carrier"] != 0 || sent["platform"] != 0 {
-		t.Errorf("early media counts: %v", sent)
+		t.Errorf("early media of a call that is not answered counts: %v", sent)
 	}
 	first.emit(call.Rejected{Rejection: call.Rejection{Code: 503}})
 	<-b.dialer.dialled
 	second.emit(call.Accepted{Body: []byte(calledSDP)})
 	caller.expect(t, "accept")
 	b.live(t, call.Answered)
-	if sent, _ := packets(t, b); sent["carrier"] != 0 || sent["backup"] != 100 {
-		t.Errorf("sent %v, want 100 of the trunk that answered", sent)
+	if sent, _ := packets(t, b); sent["carrier"] != 0 || sent["backup"] != 100 || sent["platform"] != 200 {
+		t.Errorf("sent %v, want 100 of the trunk that answered and 200 of the caller's", sent)
 	}
 	caller.emit(hungUp)
 	b.record(t)

@@ -40,6 +40,9 @@ type exchange struct {
 	// delayed means that the INVITE had no body: the offer comes in the 2xx and the
 	// answer in the ACK (RFC 3261 section 13.2.1).
 	delayed bool
+	// initial means that the call has no media before it is answered: it began with a
+	// delayed offer.
+	initial bool
 }
 
 // run is the call. The order of the defers is the order of its end reversed: the legs

@@ -10,6 +10,12 @@ import (
 // section 14.1).
 var requestPending = call.Rejection{Code: 491, Reason: "Request Pending"}
 
+// disagreement is an answer that cannot be used. Who gave it goes by it from then on, and the
+// other side does not, or has nothing else to go by; so the call has to end.
+type disagreement struct{ cause call.Cause }
+
+func (d disagreement) Error() string { return d.cause.Text }
+
 // talk carries an answered call until one side, or Tandem, ends it.
 func (s *session) talk(egress call.Leg) call.Cause {
 	legs := [...]call.Leg{call.Ingress: s.ingress, call.Egress: egress}
@@ -31,6 +37,9 @@ func (s *session) talk(egress call.Leg) call.Cause {
 			return endedBy(side, ended.Cause)
 		}
 		if err := s.renegotiate(legs[side], legs[side.Other()], side, event); err != nil {
+			if broken := (disagreement{}); errors.As(err, &broken) {
+				return broken.cause
+			}
 			// Nothing was sent, because the leg has moved on meanwhile. If it is gone, its
 			// Ended is under way and has the reason.
 			s.log.Warn("re-negotiation not passed on", "from", side, "error", err)
@@ -39,7 +48,8 @@ func (s *session) talk(egress call.Leg) call.Cause {
 }
 
 // renegotiate relays an offer and its answer end to end: hold, resume, a change of
-// codec or address (S7). this had the event, other is the leg across.
+// codec or address (S7). this had the event, other is the leg across. After a disagreement
+// the call cannot go on.
 func (s *session) renegotiate(this, other call.Leg, side call.Side, event call.Event) error {
 	switch ev := event.(type) {
 	case call.Reinvited:
@@ -92,40 +102,54 @@ func (s *session) relayAnswer(this, other call.Leg, side call.Side, body []byte)
 	if s.pending.delayed {
 		offer, err := s.media.Offer(side, body)
 		if err != nil {
+			// Without an answer both sides keep what they had.
 			s.log.Warn("offer in a 2xx refused", "side", side, "error", err)
 			s.pending = nil
-			if err := this.Ack(nil); err != nil {
-				return err
-			}
-			return other.Reject(causeMedia(err).Rejection())
+			return errors.Join(this.Ack(nil), other.Reject(causeMedia(err).Rejection()))
 		}
 		return other.Accept(offer)
 	}
 	s.pending = nil
 	answer, err := s.media.Answer(side, body)
-	if ackErr := this.Ack(nil); ackErr != nil {
-		return ackErr
-	}
+	ackErr := this.Ack(nil)
 	if err != nil {
-		s.log.Warn("answer to a re-INVITE refused", "side", side, "error", err)
-		s.media.Rollback()
-		return other.Reject(causeMedia(err).Rejection())
+		return s.breakOff(side, err, errors.Join(ackErr, other.Reject(causeMedia(err).Rejection())))
+	}
+	if ackErr != nil {
+		return ackErr
 	}
 	return other.Accept(answer)
 }
 
-// relayAck takes the answer of a delayed offer across; any other ACK ends where it came.
+// breakOff is the end of a call whose one side gave an answer that cannot be used. told is
+// what came of telling the legs: one that is gone has a reason of its own, and its Ended is
+// under way.
+func (s *session) breakOff(side call.Side, err, told error) error {
+	s.log.Warn("answer refused", "side", side, "error", err)
+	if told != nil {
+		return told
+	}
+	return disagreement{causeBadAnswer(side, err)}
+}
+
+// relayAck takes the answer of a delayed offer across; any other ACK ends where it came. A
+// call that began with a delayed offer has no media until then (S8).
 func (s *session) relayAck(other call.Leg, side call.Side, body []byte) error {
 	if s.pending == nil || !s.pending.delayed || s.pending.from != side {
 		return nil
 	}
+	initial := s.pending.initial
 	s.pending = nil
 	answer, err := s.media.Answer(side, body)
-	if err != nil {
-		s.log.Warn("answer in an ACK refused", "side", side, "error", err)
+	switch {
+	case err == nil:
+		return other.Ack(answer)
+	case body == nil && !initial:
+		// Without an answer both sides keep what they had, and the call goes on by it.
+		s.log.Warn("re-INVITE came to nothing: no answer in the ACK", "side", side)
 		s.media.Rollback()
-		// The other side waits for an ACK whatever it carries.
 		return other.Ack(nil)
 	}
-	return other.Ack(answer)
+	// The other side waits for an ACK whatever it carries.
+	return s.breakOff(side, err, other.Ack(nil))
 }

@@ -123,7 +123,7 @@ func (s *session) answer(leg call.Leg, body []byte) (cause call.Cause, answered 
 		return causeLegFailed(leg, call.Egress, ackErr), false
 	}
 	if err != nil {
-		return causeBadAnswer(err), false
+		return causeBadAnswer(call.Egress, err), false
 	}
 	return s.accept(out)
 }
@@ -136,9 +136,9 @@ func (s *session) answerWithOffer(leg call.Leg, offer []byte) (cause call.Cause,
 		if ackErr := leg.Ack(nil); ackErr != nil {
 			err = fmt.Errorf("%w; %w", err, ackErr)
 		}
-		return causeBadAnswer(err), false
+		return causeBadAnswer(call.Egress, err), false
 	}
-	s.pending = &exchange{from: call.Ingress, delayed: true}
+	s.pending = &exchange{from: call.Ingress, delayed: true, initial: true}
 	return s.accept(out)
 }
 

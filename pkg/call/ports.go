@@ -6,6 +6,10 @@ import (
 	"strings"
 )
 
+// LowestMediaPort is the first port that media comes to or is sent to: the ones below are well
+// known, and nobody should be able to have us send there (M9).
+const LowestMediaPort = 1024
+
 // PortRange is an inclusive range of UDP ports, written "16384-32767".
 type PortRange struct {
 	First, Last uint16

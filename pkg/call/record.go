@@ -10,7 +10,8 @@ type Media struct {
 	Local  netip.AddrPort `json:"local"`
 	Remote netip.AddrPort `json:"remote"`
 	// Codec is the first codec of the answer, e.g. "PCMA/8000".
-	Codec     string `json:"codec"`
+	Codec string `json:"codec"`
+	// Packets are RTP alone; Bytes has RTCP that came among them, too.
 	Packets   uint64 `json:"packets"`
 	Bytes     uint64 `json:"bytes"`
 	Lost      uint64 `json:"lost"`

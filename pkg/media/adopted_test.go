@@ -1,7 +1,10 @@
 package media_test
 
 import (
+	"bytes"
+	"log/slog"
 	"net/netip"
+	"strings"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -73,23 +76,81 @@ func TestAdopted(t *testing.T) {
 	})
 }
 
-// TestAdoptedStay: an engine that cannot remove them is asked again.
+// TestAdoptedStay: an engine that cannot remove them is asked again, and the log says so once.
 func TestAdoptedStay(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		key := call.FlowKey{Realm: 1, Local: netip.MustParseAddrPort(inside + ":16384")}
 		engine := newFakeEngine()
 		engine.flows[key] = call.Flow{Key: key}
 		engine.irremovable = errEngine
-		b := newBenchOn(t, engine, media.Config{Adopted: []call.FlowKey{key}}, call.PortRange{First: 16384, Last: 16385})
+		var log bytes.Buffer
+		b := newBenchOn(t, engine, media.Config{Adopted: []call.FlowKey{key}, Log: slog.New(slog.NewTextHandler(&log, nil))}, call.PortRange{First: 16384, Last: 16385})
 		b.run()
 		time.Sleep(6 * time.Minute)
+		synctest.Wait()
 		if b.m.PortsInUse() != 1 {
 			t.Error("the port of a flow that is still there was given back")
 		}
-		engine.mu.Lock()
-		engine.irremovable = nil
-		engine.mu.Unlock()
+		if n := strings.Count(log.String(), "not removed"); n != 1 {
+			t.Errorf("said %d times:\n%s", n, &log)
+		}
+		engine.refuse(nil, nil)
 		time.Sleep(2 * time.Second)
 		synctest.Wait()
+	})
+}
+
+// TestIrremovable: the ports of a call whose flows the engine does not remove are nobody's
+// until it does; they are asked for each second, and the log says so once (M9).
+func TestIrremovable(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var log bytes.Buffer
+		b := newBenchOn(t, newFakeEngine(), media.Config{Log: slog.New(slog.NewTextHandler(&log, nil))},
+			call.PortRange{First: 16384, Last: 16385})
+		b.run()
+		k := b.open()
+		k.established()
+		b.engine.refuse(nil, errEngine)
+		k.Close()
+		time.Sleep(10 * time.Second)
+		synctest.Wait()
+		if n := strings.Count(log.String(), "not removed"); n != 1 {
+			t.Errorf("said %d times:\n%s", n, &log)
+		}
+		if b.engine.installed() != 4 || b.m.PortsInUse() != 2 {
+			t.Errorf("%d flows, %d port pairs; want those of the call", b.engine.installed(), b.m.PortsInUse())
+		}
+		b.engine.refuse(nil, nil)
+		time.Sleep(time.Second + time.Millisecond)
+		synctest.Wait()
+		if b.engine.installed() != 0 || b.m.PortsInUse() != 0 {
+			t.Errorf("%d flows, %d port pairs left", b.engine.installed(), b.m.PortsInUse())
+		}
+		b.open().established() // with the same port of ours towards the caller
+	})
+}
+
+// TestIrremovableTry: of a try whose flows stay only the egress side's port is kept out of
+// use; the caller's flows are the next try's (M9, T7).
+func TestIrremovableTry(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := newBench(t)
+		b.run()
+		k := b.open()
+		k.established()
+		b.engine.refuse(nil, errEngine)
+		if err := k.SetEgress("outside3", media.Terms{}); err != nil {
+			t.Fatal(err)
+		}
+		b.engine.refuse(nil, nil)
+		k.established()
+		if b.engine.installed() != 6 || b.m.PortsInUse() != 3 {
+			t.Errorf("%d flows, %d port pairs; want 6, 3", b.engine.installed(), b.m.PortsInUse())
+		}
+		time.Sleep(time.Second + time.Millisecond)
+		synctest.Wait()
+		if b.engine.installed() != 4 || b.m.PortsInUse() != 2 {
+			t.Errorf("%d flows, %d port pairs; want those of the second try", b.engine.installed(), b.m.PortsInUse())
+		}
 	})
 }

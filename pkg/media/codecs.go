@@ -222,7 +222,7 @@ func (s *side) payloadType(c call.Codec, taken *[128]bool) (uint8, bool) {
 	if isEvent(c) && free(s.terms.eventType()) {
 		return s.terms.eventType(), true
 	}
-	if free(c.Type) {
+	if free(c.Type) && !likeRTCP(c.Type) {
 		return c.Type, true
 	}
 	for n := uint8(96); n <= 127; n++ {
@@ -232,6 +232,11 @@ func (s *side) payloadType(c call.Codec, taken *[128]bool) (uint8, bool) {
 	}
 	return 0, false
 }
+
+// likeRTCP reports whether packets of a payload type look like RTCP when they have the
+// marker (RFC 5761 section 4). A peer that uses one on its own leg is not helped by being
+// refused, but its number is not passed on.
+func likeRTCP(payloadType uint8) bool { return payloadType >= 64 && payloadType <= 95 }
 
 // note remembers what a payload type means on this leg.
 func (s *side) note(c call.Codec) {

@@ -115,6 +115,12 @@ func TestPayloadTypes(t *testing.T) {
 			forward: "97>8", back: "97>97 8>97",
 		},
 		{
+			name:  "a number that looks like RTCP is not passed on (RFC 5761 section 4)",
+			offer: fromCaller("72 101", "72"+opus, "101"+events), answer: fromCallee("96 101", "96"+opus, "101"+events),
+			offered: "96 opus, 101 telephone-event", answered: "72 opus, 101 telephone-event",
+			forward: "72>96 101>101e", back: "96>72 101>101e",
+		},
+		{
 			name:  "comfort noise on both sides",
 			offer: fromCaller("8 0 13"), answer: fromCallee("8 13"),
 			offered: "8 PCMA, 0 PCMU, 13 CN", answered: "8 PCMA, 13 CN",

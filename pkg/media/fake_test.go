@@ -64,16 +64,16 @@ func (e *fakeEngine) Remove(keys []call.FlowKey) ([]call.FlowStats, error) {
 	if err != nil {
 		return nil, err
 	}
-	stats, err := e.Snapshot(keys)
 	e.mu.Lock()
 	defer e.mu.Unlock()
+	stats := e.counters(keys)
 	for _, k := range keys {
 		delete(e.flows, k)
 		delete(e.sent, k)
 		delete(e.stats, k)
 		delete(e.learned, k)
 	}
-	return stats, err
+	return stats, nil
 }
 
 func (e *fakeEngine) Snapshot(keys []call.FlowKey) ([]call.FlowStats, error) {
@@ -90,6 +90,11 @@ func (e *fakeEngine) Snapshot(keys []call.FlowKey) ([]call.FlowStats, error) {
 		return nil, e.unreadable
 	}
 	e.snapshots++
+	return e.counters(keys), nil
+}
+
+// counters are what flows have counted; mu is held.
+func (e *fakeEngine) counters(keys []call.FlowKey) []call.FlowStats {
 	stats := make([]call.FlowStats, len(keys))
 	for i, k := range keys {
 		st, ok := e.stats[k]
@@ -103,10 +108,24 @@ func (e *fakeEngine) Snapshot(keys []call.FlowKey) ([]call.FlowStats, error) {
 		}
 		stats[i] = st
 	}
-	return stats, nil
+	return stats
 }
 
 func (e *fakeEngine) Events() <-chan call.MediaEvent { return e.events }
+
+// refuse sets what Install and Remove fail with.
+func (e *fakeEngine) refuse(install, remove error) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	e.fail, e.irremovable = install, remove
+}
+
+// installed is the number of flows.
+func (e *fakeEngine) installed() int {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	return len(e.flows)
+}
 
 // send makes a flow count packets of the peer at remote.
 func (e *fakeEngine) send(t *testing.T, remote string, packets uint64) {

@@ -60,12 +60,42 @@ func (s *Session) install(flows []call.Flow) error {
 		}
 	}
 	s.keep(flows)
-	if len(stale) > 0 {
-		if _, err := s.media.engine.Remove(stale); err != nil {
-			s.media.log.Warn("stale media flows not removed", "local", stale[0].Local, "error", err)
-		}
-	}
+	s.drop(stale)
 	return nil
+}
+
+// drop takes flows out and returns their final counters, none if the engine fails: that costs
+// the counters, not what is under way. Their ports are kept out of use then, see release.
+func (s *Session) drop(flows []call.FlowKey) []call.FlowStats {
+	if len(flows) == 0 {
+		return nil
+	}
+	stats, err := s.media.engine.Remove(flows)
+	if err != nil {
+		s.media.log.Warn("media flows not removed", "local", flows[0].Local, "error", err)
+		s.left = append(s.left, flows...)
+	}
+	return stats
+}
+
+// release gives a side's ports back: into quarantine, or, with flows left there, only when
+// Run has removed them. The next call's media would leave by them.
+func (s *Session) release(side *side) {
+	s.media.leave(side)
+	var left []call.FlowKey
+	s.left = slices.DeleteFunc(s.left, func(key call.FlowKey) bool {
+		if pair(key) != side.key() {
+			return false
+		}
+		left = append(left, key)
+		return true
+	})
+	if len(left) == 0 {
+		side.givePort()
+		return
+	}
+	s.media.stick(&adopted{realm: side.realm, keys: left, over: true, failing: true})
+	side.port = 0
 }
 
 // keep remembers which flows are installed.
@@ -80,18 +110,14 @@ func (s *Session) keep(flows []call.Flow) {
 		s.epoch++
 	}
 	s.flows, s.inbound = flows, inbound
+	s.left = slices.DeleteFunc(s.left, func(key call.FlowKey) bool {
+		return slices.ContainsFunc(flows, func(f call.Flow) bool { return f.Key == key })
+	})
 }
 
-// remove takes all flows out and returns the final counters of the RTP that each side
-// sent. A failure costs the counters, not the call's end.
+// remove takes all flows out and returns the final counters of the RTP that each side sent.
 func (s *Session) remove() (sides [2]call.FlowStats) {
-	if len(s.flows) == 0 {
-		return sides
-	}
-	stats, err := s.media.engine.Remove(keys(s.flows))
-	if err != nil {
-		s.media.log.Warn("media flows not removed", "local", s.flows[0].Key.Local, "error", err)
-	}
+	stats := s.drop(keys(s.flows))
 	for i := range min(len(stats), len(s.flows)) {
 		if side := slices.Index(s.inbound[:], s.flows[i].Key); side >= 0 {
 			sides[side] = stats[i]

@@ -71,10 +71,11 @@ func TestLatch(t *testing.T) {
 		k := b.openWith(media.Terms{}, behindNAT())
 		k.established()
 		rtp, rtcp := k.calleeFlows()
-		want := call.Latch{Window: 5 * time.Second, Generation: 1, Allowed: []netip.Prefix{
+		want := call.Latch{Window: 5 * time.Second, Allowed: []netip.Prefix{
 			netip.MustParsePrefix(calleeAddr + "/32"), netip.MustParsePrefix("198.18.0.0/24"),
 		}}
 		for _, f := range []call.Flow{rtp, rtcp} {
+			want.Generation = f.Latch.Generation
 			if diff := cmp.Diff(want, f.Latch, cmp.Comparer(func(a, b netip.Prefix) bool { return a == b })); diff != "" {
 				t.Errorf("RTCP %t (-want +got)\n%s", f.RTCP, diff)
 			}
@@ -85,7 +86,7 @@ func TestLatch(t *testing.T) {
 
 		b.latch(rtp.Key, natRTP)
 		learned, _ := k.calleeFlows()
-		if learned.Remote != natRTP || learned.Latch.Generation != 1 || b.engine.from(t, callerRTP).Dest != natRTP {
+		if learned.Remote != natRTP || learned.Latch.Window != 0 || b.engine.from(t, callerRTP).Dest != natRTP {
 			t.Errorf("learned %+v, back to %v", learned, b.engine.from(t, callerRTP).Dest)
 		}
 		// RTCP comes from a mapping of its own.
@@ -93,7 +94,7 @@ func TestLatch(t *testing.T) {
 			t.Errorf("RTCP moved along: %+v", f)
 		}
 		b.latch(rtcp.Key, natRTCP)
-		if _, f := k.calleeFlows(); f.Remote != natRTCP || f.Latch.Generation != 1 || b.engine.from(t, callerRTCP).Dest != natRTCP {
+		if _, f := k.calleeFlows(); f.Remote != natRTCP || f.Latch.Window != 0 || b.engine.from(t, callerRTCP).Dest != natRTCP {
 			t.Errorf("RTCP: learned %+v, back to %v", f, b.engine.from(t, callerRTCP).Dest)
 		}
 		if _, egress, err := k.Media(); err != nil || egress.Remote != natRTP {
@@ -102,8 +103,8 @@ func TestLatch(t *testing.T) {
 	})
 }
 
-// TestRelatch: only another address in the SDP lets the engine learn again. A repeated
-// answer, an equal re-INVITE, hold and codecs do not (M7, S7).
+// TestRelatch: what was learned is learned for good; only another address in the SDP lets the
+// engine learn again. A repeated answer, an equal re-INVITE, hold and codecs do not (M7, S7).
 func TestRelatch(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		b := newBench(t)
@@ -116,8 +117,8 @@ func TestRelatch(t *testing.T) {
 
 		still := func(what string) {
 			t.Helper()
-			rtp, rtcp := k.calleeFlows()
-			if rtp.Remote != natRTP || rtp.Latch.Generation != 1 || rtcp.Latch.Generation != 1 || b.engine.from(t, callerRTP).Dest != natRTP {
+			rtp, _ := k.calleeFlows()
+			if rtp.Remote != natRTP || rtp.Latch.Window != 0 || b.engine.from(t, callerRTP).Dest != natRTP {
 				t.Errorf("%s: %+v, back to %v", what, rtp, b.engine.from(t, callerRTP).Dest)
 			}
 		}
@@ -135,15 +136,121 @@ func TestRelatch(t *testing.T) {
 		still("hold and resume")
 		k.offer(call.Ingress, strings.Replace(caller, "40000", "44000", 1))
 		k.answer(call.Egress, callee)
-		if f, _ := k.calleeFlows(); f.Remote != natRTP || f.Latch.Generation != 1 {
+		if f, _ := k.calleeFlows(); f.Remote != natRTP || f.Latch.Window != 0 {
 			t.Errorf("the other side moved: %+v", f)
 		}
 
 		k.offer(call.Egress, strings.Replace(callee, "50000", "52000", 1))
 		k.answer(call.Ingress, caller)
 		moved, _ := k.calleeFlows()
-		if moved.Remote.String() != calleeAddr+":52000" || moved.Latch.Generation != 2 || b.engine.from(t, callerRTP).Dest != moved.Remote {
+		if moved.Remote.String() != calleeAddr+":52000" || moved.Latch.Window == 0 || moved.Latch.Generation == rtp.Latch.Generation || b.engine.from(t, callerRTP).Dest != moved.Remote {
 			t.Errorf("moved: %+v, back to %v", moved, b.engine.from(t, callerRTP).Dest)
+		}
+	})
+}
+
+// TestAnswerOpensTheWindow: each answer lets the source be learned anew where it was not
+// learned yet, whatever the answer says of it: a callee behind NAT may be silent until it has
+// picked up. One that sends from where it is described to be is learned, too (M7, S5).
+func TestAnswerOpensTheWindow(t *testing.T) {
+	described := netip.MustParseAddrPort(calleeRTP)
+	for name, again := range map[string]func(*talk){
+		"200 with the same SDP": func(k *talk) { k.answer(call.Egress, callee) },
+		"200 without SDP":       func(k *talk) { k.answer(call.Egress, "") },
+		"re-INVITE":             func(k *talk) { k.established() },
+		"re-INVITE of the other side": func(k *talk) {
+			k.offer(call.Egress, callee)
+			k.answer(call.Ingress, caller)
+		},
+		"hold": func(k *talk) {
+			k.offer(call.Egress, strings.Replace(callee, "c=IN IP4 "+calleeAddr, "c=IN IP4 0.0.0.0", 1))
+			k.answer(call.Ingress, caller)
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				b := newBench(t)
+				b.run()
+				k := b.openWith(media.Terms{}, behindNAT())
+				k.established()
+				rtp, rtcp := k.calleeFlows()
+				again(k)
+				rtpAgain, rtcpAgain := k.calleeFlows()
+				if rtpAgain.Latch.Generation == rtp.Latch.Generation || rtcpAgain.Latch.Generation == rtcp.Latch.Generation {
+					t.Errorf("the windows were not opened: %+v %+v", rtpAgain.Latch, rtcpAgain.Latch)
+				}
+				b.latch(rtp.Key, described)
+				again(k)
+				if f, _ := k.calleeFlows(); f.Remote != described || f.Latch.Window != 0 {
+					t.Errorf("learned %v, and others may be: %+v", described, f)
+				}
+				if _, f := k.calleeFlows(); f.Latch.Generation == rtcpAgain.Latch.Generation {
+					t.Errorf("RTCP has not come yet, and its window was not opened: %+v", f)
+				}
+			})
+		})
+	}
+}
+
+// TestLearnedOverTries: the caller's source stays the learned one when the call goes on to
+// another trunk (M7, T7).
+func TestLearnedOverTries(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := newBench(t)
+		b.run()
+		k := b.openWith(behindNAT(), media.Terms{})
+		k.established()
+		b.latch(b.engine.from(t, callerRTP).Key, natRTP)
+		if err := k.SetEgress("outside3", media.Terms{}); err != nil {
+			t.Fatal(err)
+		}
+		k.established()
+		if f := b.engine.from(t, natRTP.String()); f.Latch.Window != 0 || b.engine.from(t, calleeRTP).Dest != natRTP {
+			t.Errorf("%+v, back to %v", f, b.engine.from(t, calleeRTP).Dest)
+		}
+	})
+}
+
+// TestGenerations: a call does not begin with a generation of the call before it at the same
+// port, whose flow would keep whom it has learned (M7, M9).
+func TestGenerations(t *testing.T) {
+	b := newBench(t)
+	seen := map[uint32]bool{}
+	for range 3 {
+		k := b.openWith(media.Terms{}, behindNAT())
+		k.established()
+		f, _ := k.calleeFlows()
+		seen[f.Latch.Generation] = true
+		k.Close()
+	}
+	if len(seen) != 3 {
+		t.Errorf("3 calls had the generations %v", seen)
+	}
+}
+
+// TestLatchedUnsendable: an engine that fails to send to a learned source is asked again, and
+// the log says so once (M7).
+func TestLatchedUnsendable(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var log bytes.Buffer
+		b := newBenchOn(t, newFakeEngine(), media.Config{Log: slog.New(slog.NewTextHandler(&log, nil))},
+			call.PortRange{First: 16384, Last: 16403})
+		b.run()
+		k := b.openWith(media.Terms{}, behindNAT())
+		k.established()
+		rtp, _ := k.calleeFlows()
+		b.engine.refuse(errEngine, nil)
+		b.latch(rtp.Key, natRTP)
+		time.Sleep(10 * time.Second)
+		synctest.Wait()
+		if n := strings.Count(log.String(), "not sent to yet"); n != 1 {
+			t.Errorf("said %d times:\n%s", n, &log)
+		}
+		b.engine.refuse(nil, nil)
+		time.Sleep(time.Second + time.Millisecond)
+		synctest.Wait()
+		if f := b.engine.from(t, callerRTP); f.Dest != natRTP {
+			t.Errorf("sent to %v", f.Dest)
 		}
 	})
 }

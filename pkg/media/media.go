@@ -89,6 +89,8 @@ type Media struct {
 	sessions map[*Session]struct{}
 	// pairs finds a side of a session by its RTP port.
 	pairs map[call.FlowKey]owner
+	// stuck are flows of ended sessions that could not be removed, until Run takes them over.
+	stuck []*adopted
 }
 
 // owner is whose a port pair is.
@@ -147,8 +149,8 @@ func (m *Media) Open(realm string, terms Terms) (*Session, error) {
 	return s, nil
 }
 
-// PortsInUse is the number of port pairs that sessions and adopted flows hold now, over
-// all realms.
+// PortsInUse is the number of port pairs that sessions, adopted flows and flows that could
+// not be removed hold now, over all realms.
 func (m *Media) PortsInUse() int {
 	n := 0
 	for _, r := range m.realms {
@@ -213,10 +215,6 @@ func (m *Media) ours(a netip.AddrPort) bool {
 	}
 	return false
 }
-
-// lowestPort is the first port that media is sent to: those below are well known, and
-// nobody should be able to have us send there (M9).
-const lowestPort = 1024
 
 // newSessionID makes the id of an o= line: unguessable, and without the top bit,
 // since peers read it as a signed number.

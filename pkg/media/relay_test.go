@@ -352,6 +352,35 @@ func TestLatchOverRelay(t *testing.T) {
 	}
 }
 
+// TestLatchAfterRingingOverRelay: a callee behind NAT that is described by a 183, and silent
+// for longer than the window, is heard when it has picked up: the 200 opens the window again,
+// also with the same SDP or none (M7, S5).
+func TestLatchAfterRingingOverRelay(t *testing.T) {
+	const window = time.Second
+	for name, again := range map[string]bool{"same SDP": true, "no SDP": false} {
+		t.Run(name, func(t *testing.T) {
+			k, _ := overRelayWith(t, outsidePorts, media.Terms{Latch: media.LatchTerms{
+				Window: window, Allowed: []netip.Prefix{netip.MustParsePrefix("127.77.1.0/24")},
+			}})
+			alice, bob := newPhone(t), newPhone(t)
+			described := describe("127.77.3.1", "m=audio 40000 RTP/AVP 8")
+			toBob := k.offer(call.Ingress, alice.sdp())
+			toAlice := k.answer(call.Egress, described) // 183
+			time.Sleep(window + window/10)              // it rings; what is waited for is the window's end itself
+			bob.send(toBob, bob.packet())
+			k.waitFor("packet refused behind the window", call.Egress, func(m call.Media) bool { return m.Refused == 1 })
+
+			if !again {
+				described = ""
+			}
+			k.answer(call.Egress, described) // 200
+			bob.talkTo(alice, toBob, 3)
+			k.waitFor("learned source", call.Egress, func(m call.Media) bool { return m.Remote == bob.addr() })
+			alice.talkTo(bob, toAlice, 3)
+		})
+	}
+}
+
 // TestMuxOverRelay: RTCP of a caller that multiplexes passes between its RTP port and the
 // callee's RTCP port, and tells the round trip (M2, M11).
 func TestMuxOverRelay(t *testing.T) {

@@ -3,6 +3,7 @@ package media
 import (
 	"context"
 	"log/slog"
+	"net/netip"
 	"sync"
 	"time"
 
@@ -45,7 +46,7 @@ func (m *Media) listen(ctx context.Context) {
 			switch ev.Kind {
 			case call.MediaLatched:
 				// The engine may have to find the way to the new place first.
-				learners.Go(func() { m.latched(ev.Key) })
+				learners.Go(func() { m.latched(ev.Key, ev.Source) })
 			case call.MediaReport:
 				m.report(ev)
 			case call.MediaRefused:
@@ -55,9 +56,9 @@ func (m *Media) listen(ctx context.Context) {
 	}
 }
 
-func (m *Media) latched(key call.FlowKey) {
+func (m *Media) latched(key call.FlowKey, source netip.AddrPort) {
 	if o, ok := m.owner(key); ok {
-		o.session.latched(o.side, key)
+		o.session.latched(o.side, key, source)
 	}
 }
 
@@ -91,7 +92,8 @@ func (r *refusals) add(ev call.MediaEvent) {
 }
 
 // patrol looks at the counters of all calls, and of adopted flows, once in patrolGap. Learned
-// sources that no event has told of are found by it, too.
+// sources that no event has told of are found by it, too, and flows that could not be removed
+// are tried again.
 func (m *Media) patrol(ctx context.Context) {
 	tick := time.NewTicker(patrolGap)
 	defer tick.Stop()
@@ -119,6 +121,7 @@ func (m *Media) look(b *batch) error {
 	b.views, b.keys, b.latches = b.views[:0], b.keys[:0], b.latches[:0]
 	m.gather(b, (*batch).patrolled)
 	watched := len(b.keys)
+	m.takeStuck()
 	for _, a := range m.adopted {
 		b.keys = append(b.keys, a.keys...)
 	}
@@ -133,7 +136,7 @@ func (m *Media) look(b *batch) error {
 	}
 	for _, l := range b.latches {
 		if remote := stats[l.at].Remote; remote.IsValid() && remote != l.remote {
-			learners.Go(func() { m.latched(b.keys[l.at]) })
+			learners.Go(func() { m.latched(b.keys[l.at], remote) })
 		}
 	}
 	m.sweep(stats[watched:], now)

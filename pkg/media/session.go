@@ -34,7 +34,9 @@ type Session struct {
 	// by it whether they are still the session's.
 	epoch uint64
 	// before is what the ingress side sent during tries that came to nothing.
-	before  call.FlowStats
+	before call.FlowStats
+	// left are flows that are not wanted any more and that the engine did not remove.
+	left    []call.FlowKey
 	reports reports
 	watch   watch
 
@@ -75,8 +77,7 @@ func (s *Session) SetEgress(realm string, terms Terms) error {
 		s.before = sum(s.before, s.remove()[call.Ingress])
 		s.offer, s.talk, s.speech = nil, talk{}, [2]speech{}
 		s.reports.forget()
-		s.media.leave(s.sides[call.Egress])
-		s.sides[call.Egress].givePort()
+		s.release(s.sides[call.Egress])
 		s.sides[call.Egress] = nil
 	}
 	egress := newSide(r, terms)
@@ -133,7 +134,8 @@ func (s *Session) Offer(from call.Side, body []byte) ([]byte, error) {
 // Answer takes a side's answer to the other's offer and returns the one for the
 // offerer. It may come several times for one offer: early (18x) and final (200). Once
 // it has come, an empty body stands for the same again (RFC 3261 section 13.2.1). The
-// flows are installed, or updated in place, before it returns. If it fails, what was
+// flows are installed, or updated in place, before it returns. A source that was not learned
+// yet may be from now on, for the window of the side's terms (M7). If it fails, what was
 // agreed before stays as it is.
 //
 // Errors are ErrBadSDP, ErrNoCommonCodec, ErrState, and those of the engine.
@@ -144,7 +146,12 @@ func (s *Session) Answer(from call.Side, body []byte) ([]byte, error) {
 	if s.closed || s.offer == nil || s.offer.from != to {
 		return nil, fmt.Errorf("%w: an answer without an offer", ErrState)
 	}
+	ends := s.ends()
 	if len(body) == 0 && s.offer.answered {
+		ends[from], ends[to] = ends[from].answered(), ends[to].answered()
+		if err := s.settle(ends, s.talk); err != nil {
+			return nil, err
+		}
 		return s.sides[to].told, nil
 	}
 	desc, err := s.parse(from, body)
@@ -161,7 +168,6 @@ func (s *Session) Answer(from call.Side, body []byte) ([]byte, error) {
 	if settled.agreed, settled.spare = accept(stream.Codecs, s.offer.formats, from); settled.agreed == nil {
 		return nil, fmt.Errorf("%w: the answer takes none that was offered", ErrNoCommonCodec)
 	}
-	ends := s.ends()
 	ends[from] = ends[from].moved(stream, stream.Mux && s.offer.mux)
 	ends[to] = ends[to].moved(offered, offered.Mux)
 	if err := s.settle(ends, settled); err != nil {
@@ -185,7 +191,7 @@ func (s *Session) settle(ends [2]endpoint, settled talk) error {
 	if err := s.install(s.route(ends, settled)); err != nil {
 		return err
 	}
-	if directions(ends) != directions(s.ends()) || !slices.EqualFunc(before, s.flows, call.Flow.Equal) {
+	if directions(ends) != directions(s.ends()) || !slices.EqualFunc(before, s.flows, sameWay) {
 		s.watch.begin(time.Now())
 	}
 	for i, end := range ends {
@@ -194,6 +200,13 @@ func (s *Session) settle(ends [2]endpoint, settled talk) error {
 	s.talk = settled
 	s.speech = [2]speech{newSpeech(settled.codec(call.Ingress)), newSpeech(settled.codec(call.Egress))}
 	return nil
+}
+
+// sameWay reports whether flows differ in nothing but who may be learned. That changes with
+// each answer, and a peer that refreshes the session is not heard by it (M8).
+func sameWay(a, b call.Flow) bool {
+	a.Latch, b.Latch = call.Latch{}, call.Latch{}
+	return a.Equal(b)
 }
 
 // Rollback drops an offer that was refused: what was agreed before it stays. It does
@@ -254,8 +267,9 @@ func (s *Session) parse(from call.Side, body []byte) (call.MediaDesc, error) {
 
 // latched follows a peer to the source that the engine has learned: what is for the peer
 // goes there from now on (M7). The engine is asked who that is, since whoever says that
-// something was learned may say it of a place that the peer has left since.
-func (s *Session) latched(side call.Side, key call.FlowKey) {
+// something was learned may say it of a place that the peer has left since. said is what
+// was said.
+func (s *Session) latched(side call.Side, key call.FlowKey, said netip.AddrPort) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if !slices.ContainsFunc(s.flows, func(f call.Flow) bool { return f.Key == key && f.Latch.Window > 0 }) {
@@ -273,19 +287,32 @@ func (s *Session) latched(side call.Side, key call.FlowKey) {
 		where = &ends[side].rtcp
 	}
 	source := stats[0].Remote
-	if !source.IsValid() || source == where.addr() || source == where.shunned {
+	switch {
+	case !source.IsValid() || source == where.shunned:
+		return
+	case source == where.addr():
+		if said == source { // it is where it was described to be, and stays so for good
+			where.learned = source
+			s.sides[side].peer = ends[side]
+		}
 		return
 	}
 	log = log.With("source", source, "described", where.described)
-	if s.media.ours(source) || source.Port() < lowestPort {
+	if s.media.ours(source) || source.Port() < call.LowestMediaPort {
 		where.shunned = source
 		s.sides[side].peer = ends[side]
 		log.Warn("learned media source not sent to: a forged one, or a port that no media may go to")
 		return
 	}
-	where.learned = source
+	failed := *where
+	*where = place{described: where.described, learned: source, generation: where.generation}
 	if err := s.settle(ends, s.talk); err != nil {
-		log.Error("learned media source not sent to yet", "error", err)
+		if failed.failing != source {
+			log.Error("learned media source not sent to yet", "error", err)
+		}
+		failed.failing = source
+		*where = failed
+		s.sides[side].peer = ends[side]
 		return
 	}
 	log.Info("media source learned")

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
+	"math/rand/v2"
 	"net/netip"
 	"slices"
 
@@ -32,6 +33,7 @@ func newSide(r *realm, terms Terms) *side {
 		realm:  r,
 		terms:  terms,
 		origin: sdp.Origin{SessionID: newSessionID(), Version: 1, Addr: r.Addr},
+		peer:   endpoint{rtp: newPlace(), rtcp: newPlace()},
 	}
 }
 
@@ -78,10 +80,11 @@ func (s *side) tell(d call.MediaDesc) []byte {
 	return body
 }
 
-// latch is how a flow from the peer may learn its source (M7).
+// latch is how a flow from the peer may learn its source (M7). One that is learned already
+// stays so for good, also in flows that begin anew because the call goes to another trunk.
 func (s *side) latch(from place) call.Latch {
 	terms := s.terms.Latch
-	if terms.Window <= 0 {
+	if terms.Window <= 0 || from.learned.IsValid() {
 		return call.Latch{}
 	}
 	allowed := slices.Clone(terms.Allowed)
@@ -108,12 +111,12 @@ type endpoint struct {
 	direction call.Direction
 }
 
-// moved is the endpoint that a stream describes.
+// moved is the endpoint that a stream describes, once the exchange is answered.
 func (e endpoint) moved(stream *call.Stream, mux bool) endpoint {
 	e.mux, e.direction = mux, stream.Direction
 	e.hold = stream.RTP.Addr().IsUnspecified()
 	if e.hold {
-		return e
+		return e.answered()
 	}
 	e.rtp = e.rtp.moved(stream.RTP)
 	control := stream.RTCP
@@ -121,6 +124,12 @@ func (e endpoint) moved(stream *call.Stream, mux bool) endpoint {
 		control = netip.AddrPort{}
 	}
 	e.rtcp = e.rtcp.moved(control)
+	return e
+}
+
+// answered is the endpoint after an answer that says nothing new of it.
+func (e endpoint) answered() endpoint {
+	e.rtp, e.rtcp = e.rtp.moved(e.rtp.described), e.rtcp.moved(e.rtcp.described)
 	return e
 }
 
@@ -135,12 +144,18 @@ func (e endpoint) control() netip.AddrPort {
 // place is where a peer receives one stream, and so sends it from.
 type place struct {
 	described netip.AddrPort
-	// learned replaces described once the engine has latched on to it. shunned was learned,
-	// too, and is not sent to: see Session.latched.
+	// learned replaces described once the engine has latched on to it; it may be the same.
+	// shunned was learned, too, and is not sent to: see Session.latched.
 	learned, shunned netip.AddrPort
-	// generation goes up each time another place is described (call.Latch).
+	// failing is a learned source that the engine does not send to yet, as the log knows.
+	failing netip.AddrPort
+	// generation goes up each time that a source may be learned anew (call.Latch).
 	generation uint32
 }
+
+// newPlace begins with a generation that no flow of an earlier call at the same port has: one
+// that could not be removed would keep whom it has learned.
+func newPlace() place { return place{generation: rand.Uint32()} }
 
 func (p place) addr() netip.AddrPort {
 	if p.learned.IsValid() {
@@ -149,10 +164,11 @@ func (p place) addr() netip.AddrPort {
 	return p.described
 }
 
-// moved keeps what was learned unless something else is described: only then may a
-// source be learned again (M7).
+// moved keeps what was learned unless something else is described: only then may a source be
+// learned again. Where none was learned yet each answer opens the window anew: a callee behind
+// NAT that was described by a 183 may send first when it has picked up (M7).
 func (p place) moved(to netip.AddrPort) place {
-	if to == p.described {
+	if to == p.described && p.learned.IsValid() {
 		return p
 	}
 	return place{described: to, generation: p.generation + 1}

@@ -20,9 +20,9 @@ type Silence struct {
 //
 // A side is expected to send if its own description says that it sends, the other's that
 // it receives, and the other is not on hold in the old form (0.0.0.0). Only RTP that is
-// let in counts; RTCP is no sign of life, among the RTP neither. Time runs from the last packet, or from when
-// the watch, or what the sides agreed on, began or changed. Limits are the shorter ones
-// of both sides' Terms.
+// let in counts; RTCP is no sign of life, among the RTP neither. Time runs from the last
+// packet, or from when the watch, or what the sides agreed on, began or changed. Limits are
+// the shorter ones of both sides' Terms.
 //
 //   - Both are expected: after Idle in which neither has sent, or after IdleOneWay in
 //     which one of them has not.
@@ -66,7 +66,7 @@ func (v view) look(stats []call.FlowStats, now time.Time) {
 	w := &s.watch
 	for i, st := range v.of(stats) {
 		// RTCP among the RTP comes from a peer whose speech has ended, too.
-		if speech := st.Packets - min(st.Packets, st.Control); speech != w.packets[i] {
+		if speech := speechPackets(st); speech != w.packets[i] {
 			w.packets[i], w.heard[i] = speech, now
 		}
 	}

@@ -184,3 +184,28 @@ func TestSilenceIsCheap(t *testing.T) {
 		}
 	})
 }
+
+// TestSilenceOverRefreshes: a re-INVITE that says the same is no sign of life, though it opens
+// the window for a source that was never learned (M7, M8).
+func TestSilenceOverRefreshes(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := newBench(t)
+		b.run()
+		terms := behindNAT()
+		terms.Idle = 5 * time.Minute
+		k := b.openWith(idle, terms)
+		k.established()
+		silent := k.Silent()
+		for range 4 {
+			time.Sleep(time.Minute)
+			k.established()
+		}
+		time.Sleep(time.Minute + time.Second)
+		synctest.Wait()
+		select {
+		case <-silent:
+		default:
+			t.Error("the call is not silent after 5 minutes without a packet")
+		}
+	})
+}

@@ -32,7 +32,8 @@ func (s *Session) Media() (ingress, egress call.Media, err error) {
 }
 
 // Close removes the flows, puts the ports into quarantine and returns what each side
-// sent. Further calls return the same again.
+// sent. Further calls return the same again. Flows that the engine does not remove keep their
+// ports out of use, and Run tries again.
 func (s *Session) Close() (ingress, egress call.Media) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -44,8 +45,7 @@ func (s *Session) Close() (ingress, egress call.Media) {
 		s.media.forget(s)
 		for _, side := range s.sides {
 			if side != nil {
-				s.media.leave(side)
-				side.givePort()
+				s.release(side)
 			}
 		}
 	}
@@ -197,7 +197,7 @@ func (s *Session) sent(stats [2]call.FlowStats) [2]call.Media {
 		far := s.reports.of(other, stats[i], speech.clockRate)
 		sent[i] = call.Media{
 			Local: side.rtp(), Remote: side.peer.rtp.addr(), Codec: speech.name,
-			Packets: st.Packets, Bytes: st.Bytes, Lost: st.Lost, Reordered: st.Reordered, Refused: st.Refused,
+			Packets: speechPackets(st), Bytes: st.Bytes, Lost: st.Lost, Reordered: st.Reordered, Refused: st.Refused,
 			Duplicated: st.Duplicated, OutOfPolicy: st.OutOfPolicy, Digits: st.Digits, SSRCChanges: st.SSRCChanges,
 			JitterMS: milliseconds(st.Jitter), GapMS: milliseconds(st.Gap), First: st.First, Last: st.Last,
 			RemoteLost: near.Lost, RemoteJitterMS: milliseconds(near.Jitter), RTTMS: milliseconds(near.RTT),
@@ -260,6 +260,9 @@ func sum(a, b call.FlowStats) call.FlowStats {
 	}
 	return b
 }
+
+// speechPackets leaves out the RTCP among the RTP, which says nothing of a peer's speech.
+func speechPackets(st call.FlowStats) uint64 { return st.Packets - min(st.Packets, st.Control) }
 
 // hundredths rounds to what a MOS can tell apart.
 func hundredths(mos float64) float64 { return math.Round(100*finite(mos)) / 100 }

@@ -53,6 +53,18 @@ func TestStatistics(t *testing.T) {
 	}
 }
 
+// TestControlIsNoSpeech: RTCP among the RTP of a peer that did not ask for it counts neither
+// as packets of its speech nor against loss (M2, M11).
+func TestControlIsNoSpeech(t *testing.T) {
+	b := newBench(t)
+	k := b.open()
+	k.established()
+	b.engine.count(b.engine.from(t, callerRTP).Key, call.FlowStats{Packets: 1000, Control: 100, Lost: 100})
+	if ingress, _ := k.Close(); ingress.Packets != 900 || ingress.LossRatio() != 0.1 {
+		t.Errorf("%d packets, %g lost; want 900, 0.1", ingress.Packets, ingress.LossRatio())
+	}
+}
+
 // TestFinite: a number that JSON cannot say is 0, so that no call is without its record (M11, O3).
 func TestFinite(t *testing.T) {
 	for _, x := range []float64{math.Inf(1), math.Inf(-1), math.NaN()} {

@@ -45,7 +45,8 @@ func (t Terms) eventType() uint8 {
 // LatchTerms are how a side's media source may be learned (M7). The zero value is
 // strict: only what the description names is let in.
 type LatchTerms struct {
-	// Window is how long it may be learned after the peer's description came or changed.
+	// Window is how long it may be learned after an answer, early or final, or a changed
+	// description. What was learned stays until another place is described.
 	Window time.Duration
 	// Allowed are the IPv4 prefixes to learn from; what goes beyond call.MaxPrefixes is
 	// left out.

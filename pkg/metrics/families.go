@@ -21,39 +21,57 @@ var (
 
 	callsActive   = gauge("calls_active", "Calls now, ringing ones included.")
 	callsTotal    = counter("calls_total", "Calls that came in, refused ones included.")
-	callsAnswered = counter("calls_answered_total", "Ended calls that had been answered.")
+	callsAnswered = counter("calls_answered_total", "Calls that were answered, those still up included.")
 	callsFailed   = counter("calls_failed_total", "Ended calls that had not been answered, for whatever cause.")
 	callsEnded    = counter("calls_ended_total", "Ended calls by the code of their cause.", "cause")
 
-	trunkActive   = gauge("trunk_calls_active", "Calls of a trunk now; direction in comes from it, out goes to it.", "trunk", "realm", "direction")
+	trunkActive = gauge("trunk_calls_active",
+		"Calls of a trunk now; direction in comes from it, out goes to it.", "trunk", "realm", "direction")
 	trunkAttempts = counter("trunk_attempts_total", "Calls that took a slot of a trunk.", "trunk", "realm", "direction")
-	trunkCalls    = counter("trunk_calls_total", "What came of a trunk's calls: answered or failed.", "trunk", "realm", "direction", "result")
-	trunkMaxCalls = gauge("trunk_max_calls", "Limit on a trunk's calls, both directions together; 0 is none.", "trunk", "realm", "kind")
+	trunkCalls    = counter("trunk_calls_total",
+		"What came of a trunk's calls: answered or failed.", "trunk", "realm", "direction", "result")
+	trunkMaxCalls = gauge("trunk_max_calls",
+		"Limit on a trunk's calls, both directions together; 0 is none.", "trunk", "realm", "kind")
 
-	mediaPackets     = counter("trunk_media_packets_total", "RTP packets that the trunk's peers sent in answered calls.", "trunk", "realm")
-	mediaBytes       = counter("trunk_media_bytes_total", "Bytes of those packets, RTP headers included.", "trunk", "realm")
-	mediaLost        = counter("trunk_media_lost_packets_total", "RTP packets that the trunk's peers sent and that never came, by sequence number.", "trunk", "realm")
-	mediaReordered   = counter("trunk_media_reordered_packets_total", "RTP packets that came after a later one.", "trunk", "realm")
-	mediaDuplicated  = counter("trunk_media_duplicated_packets_total", "RTP packets that came again.", "trunk", "realm")
-	mediaRefused     = counter("trunk_media_refused_packets_total", "Packets to a call's port from another source than its peer.", "trunk", "realm")
-	mediaOutOfPolicy = counter("trunk_media_out_of_policy_packets_total", "Packets of the peer that were dropped: not RTP, or of a payload type that was not agreed on.", "trunk", "realm")
-	mediaRemoteLost  = counter("trunk_media_remote_lost_packets_total", "RTP packets that the trunk's peers report as lost of what they get from us.", "trunk", "realm")
+	mediaPackets = counter("trunk_media_packets_total",
+		"RTP packets that the trunk's peers sent in calls that were answered, early media included.", "trunk", "realm")
+	mediaBytes = counter("trunk_media_bytes_total",
+		"Bytes of those packets, RTP headers and RTCP among them included.", "trunk", "realm")
+	mediaLost = counter("trunk_media_lost_packets_total",
+		"RTP packets that the trunk's peers sent and that never came, by sequence number.", "trunk", "realm")
+	mediaReordered = counter("trunk_media_reordered_packets_total",
+		"RTP packets that came after a later one.", "trunk", "realm")
+	mediaDuplicated = counter("trunk_media_duplicated_packets_total", "RTP packets that came again.", "trunk", "realm")
+	mediaRefused    = counter("trunk_media_refused_packets_total",
+		"Packets to a call's port from another source than its peer.", "trunk", "realm")
+	mediaOutOfPolicy = counter("trunk_media_out_of_policy_packets_total",
+		"Packets of the peer that were dropped: not RTP, or of a payload type that was not agreed on.", "trunk", "realm")
+	mediaRemoteLost = counter("trunk_media_remote_lost_packets_total",
+		"RTP packets that the trunk's peers report as lost of what they get from us.", "trunk", "realm")
 
-	mediaLegs      = gauge("trunk_media_legs", "Legs of answered calls now, by the listening quality of what the peer sends: categories of ITU-T G.109, or unknown.", "trunk", "realm", "quality")
-	mediaMOS       = gauge("trunk_media_mos_average", "Mean of the E-model's MOS over the legs that have one now.", "trunk", "realm")
-	mediaMOSMin    = gauge("trunk_media_mos_minimum", "Least MOS of a leg now.", "trunk", "realm")
-	mediaJitter    = gauge("trunk_media_jitter_seconds_average", "Mean interarrival jitter over the legs that have some now.", "trunk", "realm")
+	mediaLegs = gauge("trunk_media_legs",
+		"Legs of answered calls now, by the listening quality of what the peer sends: categories of ITU-T G.109, or unknown.",
+		"trunk", "realm", "quality")
+	mediaMOS = gauge("trunk_media_mos_average",
+		"Mean of the E-model's MOS over the legs that have one now.", "trunk", "realm")
+	mediaMOSMin = gauge("trunk_media_mos_minimum", "Least MOS of a leg now.", "trunk", "realm")
+	mediaJitter = gauge("trunk_media_jitter_seconds_average",
+		"Mean interarrival jitter over the legs that have some now.", "trunk", "realm")
 	mediaJitterMax = gauge("trunk_media_jitter_seconds_maximum", "Largest interarrival jitter of a leg now.", "trunk", "realm")
-	mediaRTT       = gauge("trunk_media_rtt_seconds_average", "Mean round trip to the peers over the legs whose peer reports it now.", "trunk", "realm")
-	mediaRTTMax    = gauge("trunk_media_rtt_seconds_maximum", "Longest round trip of a leg now.", "trunk", "realm")
+	mediaRTT       = gauge("trunk_media_rtt_seconds_average",
+		"Mean round trip to the peers over the legs whose peer reports it now.", "trunk", "realm")
+	mediaRTTMax = gauge("trunk_media_rtt_seconds_maximum", "Longest round trip of a leg now.", "trunk", "realm")
 
 	engineInfo    = gauge("engine_info", "The media engine that runs; the value is always 1.", "engine")
 	engineFlows   = gauge("engine_flows", "Flows installed: one direction of one RTP or RTCP stream each.")
 	enginePackets = counter("engine_packets_total", "Media packets forwarded, in the kernel or in user space.", "path")
-	engineExits   = counter("engine_exits_total", "Packets that left the media plane, by the realm they came in by (empty if none), reason and verdict.", "realm", "reason", "verdict")
-	engineEvents  = counter("engine_events_lost_total", "Events of the engine that were not delivered: nobody read them in time, or a flow sent RTCP too often.")
-	attachment    = gauge("engine_attachment_info", "A device that the kernel engine's program is on; the value is always 1.", "device", "hook", "mode")
-	portsInUse    = gauge("rtp_ports_in_use", "RTP port pairs of calls, those in quarantine not counted.")
+	engineExits   = counter("engine_exits_total",
+		"Packets that left the media plane, by the realm they came in by (empty if none), reason and verdict.", "realm", "reason", "verdict")
+	engineEvents = counter("engine_events_lost_total",
+		"Events of the engine that were not delivered: nobody read them in time, or a flow sent RTCP too often.")
+	attachment = gauge("engine_attachment_info",
+		"A device that the kernel engine's program is on; the value is always 1.", "device", "hook", "mode")
+	portsInUse = gauge("rtp_ports_in_use", "RTP port pairs of calls, those in quarantine not counted.")
 
 	sipRequests        = counter("sip_requests_total", "SIP requests by method.", "realm", "direction", "method")
 	sipResponses       = counter("sip_responses_total", "SIP responses by class.", "realm", "direction", "class")

@@ -50,7 +50,7 @@ type TrunkDirection struct {
 	Attempts, Answers, Failures uint64
 }
 
-// TrunkMedia is what the peers of one trunk sent in answered calls.
+// TrunkMedia is what the peers of one trunk sent in calls that were answered, early media included.
 type TrunkMedia struct {
 	Trunk, Realm string
 	// Counters are since start, live calls included.

@@ -18,10 +18,6 @@ import (
 // ErrExhausted means that every pair is in use or in quarantine.
 var ErrExhausted = errors.New("no media port free")
 
-// lowest is the first port that is ever handed out, whatever the range says: ports
-// below it are the well-known ones, which the platform refuses (M9).
-const lowest = 1024
-
 // Pool holds the pairs of one range. Its methods may be called from any goroutine.
 type Pool struct {
 	quarantine time.Duration
@@ -45,14 +41,14 @@ type pair struct {
 	ready time.Time
 }
 
-// New returns a pool of all whole pairs in r. Quarantine is how long a released
+// New returns a pool of all whole pairs in r from call.LowestMediaPort on. Quarantine is how long a released
 // pair rests, 0 for not at all; now tells the time (time.Now outside tests).
 //
 // The first round over the range is in random order. A daemon that is started
 // again would otherwise begin with the very ports that its predecessor's calls are
 // still being sent to.
 func New(r call.PortRange, quarantine time.Duration, now func() time.Time) *Pool {
-	first, last := max(int(r.First), lowest), int(r.Last)
+	first, last := max(int(r.First), call.LowestMediaPort), int(r.Last)
 	first += first % 2
 	p := &Pool{quarantine: quarantine, now: now, base: uint16(first)}
 	for port := first; port+1 <= last; port += 2 {

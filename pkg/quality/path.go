@@ -93,7 +93,8 @@ const minPackets = 50
 // It is 0, not known, when less than a second of speech came or the codec has no
 // published values. It allocates nothing.
 func (l Leg) MOS() float64 {
-	received := l.Stats.Packets - min(l.Stats.Packets, l.Stats.Duplicated)
+	speech := speechPackets(l.Stats)
+	received := speech - min(speech, l.Stats.Duplicated)
 	if received < minPackets {
 		return 0
 	}
@@ -110,6 +111,9 @@ func (l Leg) MOS() float64 {
 		Loss:  1 - (1-loss)*(1-late),
 	}.MOS()
 }
+
+// speechPackets leaves out the RTCP among the RTP.
+func speechPackets(st call.FlowStats) uint64 { return st.Packets - min(st.Packets, st.Control) }
 
 // playout is the length of the receiver's buffer for a jitter, and the share of packets
 // that come too late for it.

@@ -38,6 +38,8 @@ func TestLegMOS(t *testing.T) {
 		{"G.729", Leg{Codec: "G729", Stats: sent(1000, 0, 0)}, 4.0, 4.1},
 		{"duplicates do not make up for loss", Leg{Codec: "PCMA",
 			Stats: call.FlowStats{Packets: 1000, Duplicated: 50, Lost: 50}}, 3.8, 4.0},
+		{"RTCP among the RTP does not make up for loss", Leg{Codec: "PCMA",
+			Stats: call.FlowStats{Packets: 1950, Control: 1000, Lost: 50}}, 3.8, 4.0},
 	} {
 		if mos := c.leg.MOS(); !(mos >= c.from && mos <= c.to) {
 			t.Errorf("%s: %.3f, want %v to %v", c.name, mos, c.from, c.to)
@@ -50,6 +52,7 @@ func TestLegMOSNotKnown(t *testing.T) {
 	for name, leg := range map[string]Leg{
 		"nothing came":            {Codec: "PCMA"},
 		"less than a second came": {Codec: "PCMA", Stats: sent(49, 0, 0)},
+		"most of it was RTCP":     {Codec: "PCMA", Stats: call.FlowStats{Packets: 1000, Control: 960}},
 		"no values for the codec": {Codec: "opus", Stats: sent(1000, 0, 0)},
 		"no codec":                {Stats: sent(1000, 0, 0)},
 	} {

@@ -78,7 +78,9 @@ type Report struct {
 	// Lost is how many packets the side misses since the start, wherever they were lost;
 	// never more than there were.
 	Lost uint64
-	// Behind is how many of them had come to us: lost between us and the side.
+	// Behind is how many of them had come to us: lost between us and the side. Packets that
+	// we dropped while the side was on hold in the old form (call.Flow.Hold) count among them
+	// if the side goes on counting over the hold.
 	Behind uint64
 	// Fraction of the packets that was lost in the last interval, 0 to 1.
 	Fraction float64
@@ -134,7 +136,7 @@ func (r *Reports) Of(side call.Side, heard call.FlowStats, clockRate uint32) Rep
 	for i := range s.heard {
 		report.Lost += uint64(s.heard[i].lost)
 	}
-	report.Lost = min(report.Lost, heard.Packets+heard.Lost)
+	report.Lost = min(report.Lost, speechPackets(heard)+heard.Lost)
 	report.Behind = report.Lost - min(report.Lost, heard.Lost)
 	report.Fraction = float64(latest.fraction) / 256
 	if clockRate > 0 {

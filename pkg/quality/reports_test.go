@@ -182,7 +182,7 @@ func TestLossIsPlausible(t *testing.T) {
 			r.add(t, call.Egress, time.Duration(i)*time.Second, &rtcp.ReceiverReport{SSRC: calleeSSRC,
 				Reports: []rtcp.ReceptionReport{{SSRC: callerSSRC, TotalLost: total}}})
 		}
-		if got := r.Of(call.Egress, call.FlowStats{Packets: 990, Lost: 10}, 8000); got.Lost != c.want {
+		if got := r.Of(call.Egress, call.FlowStats{Packets: 1090, Control: 100, Lost: 10}, 8000); got.Lost != c.want {
 			t.Errorf("%s: %d, want %d", c.name, got.Lost, c.want)
 		}
 	}

@@ -83,7 +83,7 @@ func (t *tidied) codecs(m *pion.MediaDescription) []call.Codec {
 			if read, good := rtpmap(mapping); good {
 				c, ok = read, true
 			} else {
-				t.remark("a=rtpmap that cannot be read")
+				t.remark("a=rtpmap that cannot be read, or whose clock rate is not from 1000 to 1000000 Hz")
 			}
 		}
 		if !ok {
@@ -96,6 +96,13 @@ func (t *tidied) codecs(m *pion.MediaDescription) []call.Codec {
 	return codecs
 }
 
+// Bounds of a clock rate in Hz. Both engines refuse what is beyond, and would do so only
+// after the callee has answered.
+const (
+	minClockRate = 1000
+	maxClockRate = 1_000_000
+)
+
 // rtpmap reads "name/clock[/channels]".
 func rtpmap(value string) (call.Codec, bool) {
 	name, rest, ok := strings.Cut(value, "/")
@@ -104,7 +111,7 @@ func rtpmap(value string) (call.Codec, bool) {
 	}
 	clock, channels, _ := strings.Cut(rest, "/")
 	rate, err := strconv.ParseUint(clock, 10, 32)
-	if err != nil || rate == 0 {
+	if err != nil || rate < minClockRate || rate > maxClockRate {
 		return call.Codec{}, false
 	}
 	c := call.Codec{Name: name, ClockRate: uint32(rate), Channels: 1}

@@ -44,7 +44,7 @@ func FuzzParse(f *testing.F) {
 				continue
 			}
 			carried++
-			if len(s.Codecs) == 0 || s.RTP.Port() < lowestPort || s.RTP.Addr().IsMulticast() {
+			if len(s.Codecs) == 0 || s.RTP.Port() < call.LowestMediaPort || s.RTP.Addr().IsMulticast() {
 				t.Fatalf("carried, but cannot be: %+v", s)
 			}
 		}

@@ -10,10 +10,6 @@ import (
 	"github.com/tandem-sbc/tandem/pkg/call"
 )
 
-// lowestPort is the first port that media may be sent to. The platform disallows
-// the well-known ports below it, and nobody should be able to have us send there.
-const lowestPort = 1024
-
 // read turns a tidied body into a description.
 func read(t *tidied) (call.MediaDesc, error) {
 	var s pion.SessionDescription
@@ -53,7 +49,7 @@ func (t *tidied) audio(out *call.Stream, s *pion.SessionDescription, m *pion.Med
 		return
 	}
 	port := m.MediaName.Port.Value
-	if port < lowestPort {
+	if port < call.LowestMediaPort {
 		t.remark("a media port below 1024")
 		return
 	}
@@ -104,7 +100,7 @@ func (t *tidied) rtcp(rtp netip.AddrPort, m *pion.MediaDescription) netip.AddrPo
 		return next
 	}
 	port, err := strconv.ParseUint(f[0], 10, 16)
-	if err != nil || port < lowestPort {
+	if err != nil || port < call.LowestMediaPort {
 		t.remark("a=rtcp without a usable port")
 		return next
 	}

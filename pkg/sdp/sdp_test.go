@@ -143,6 +143,22 @@ func TestParseRefusesInPlace(t *testing.T) {
 	}
 }
 
+// TestClockRates: what no engine can reckon with is set aside before anyone is invited (M4).
+func TestClockRates(t *testing.T) {
+	for rate, good := range map[string]bool{
+		"0": false, "999": false, "1000": true, "1000000": true, "1000001": false, "4294967296": false, "-1": false,
+	} {
+		d, err := Parse([]byte("v=0\r\no=- 1 1 IN IP4 198.51.100.1\r\ns=-\r\nc=IN IP4 198.51.100.1\r\nt=0 0\r\n" +
+			"m=audio 20000 RTP/AVP 96\r\na=rtpmap:96 speex/" + rate + "\r\n"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if carried := d.Audio() != nil; carried != good || (len(d.SetAside) == 0) != good {
+			t.Errorf("%s Hz: carried %t, set aside %q", rate, carried, d.SetAside)
+		}
+	}
+}
+
 func TestParseBad(t *testing.T) {
 	const head = "v=0\r\no=- 1 1 IN IP4 198.51.100.1\r\ns=-\r\nt=0 0\r\n"
 	for name, text := range map[string]string{

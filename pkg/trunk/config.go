@@ -61,7 +61,7 @@ type Config struct {
 	RingTimeout time.Duration `yaml:"ring_timeout" json:"ring_timeout" range:"1s-10m" doc:"How long an attempt out may ring before it is cancelled."`
 
 	MediaSource   string         `yaml:"media_source" json:"media_source" enum:"strict,latch" doc:"Whose media is let in: strict takes it from the address and port of the peer's SDP only; latch is for a peer behind NAT and takes the first source of media_prefixes that sends RTP within latch_window, for good."`
-	LatchWindow   time.Duration  `yaml:"latch_window" json:"latch_window" range:"1s-60s" doc:"With latch: how long the source may be learned after the peer's SDP came or changed."`
+	LatchWindow   time.Duration  `yaml:"latch_window" json:"latch_window" range:"1s-60s" doc:"With latch: how long the source may be learned after each answer to an offer (183, 200) and each change of the peer's SDP. Once learned it stays until the SDP names another address."`
 	MediaPrefixes []netip.Prefix `yaml:"media_prefixes" json:"media_prefixes" doc:"With latch: the IPv4 networks that media may be learned from, at most 8. Left out, these are the addresses of targets and the one in the peer's SDP."`
 
 	DTMF            string `yaml:"dtmf" json:"dtmf" enum:"events,inband,none" doc:"How keys travel: events are telephone-events (RFC 4733); inband leaves them to the audio, which is then PCMA or PCMU only; none offers nothing for them."`
