@@ -2,6 +2,7 @@ package datapath
 
 import (
 	"encoding/binary"
+	"fmt"
 	"math/rand/v2"
 	"net"
 	"net/netip"
@@ -164,52 +165,59 @@ func advance(rtp []byte, n uint32) {
 	binary.BigEndian.PutUint32(rtp[4:], 160*n)
 }
 
-// swap gives every second flow of a ring the treatment that undoes the other's, so that
-// the packet keeps its length and its sense.
-func swap(one, other call.Payload) func(int, *call.Flow) {
-	return func(i int, f *call.Flow) {
-		f.Payloads = []call.Payload{one}
-		if i%2 == 1 {
-			f.Payloads = []call.Payload{other}
+// Counts of flows that each way is measured with; the middle one has no suffix in the
+// metric's name, but for plain.
+const (
+	one      = 1
+	thousand = 1000
+	many     = 100_000
+)
+
+// each measures a way with each count of flows. 100,000 of them lead through three realms,
+// since one has no more than 64,512 ports: two thirds of the packets are tagged on their way.
+func (w walk) each(b *testing.B, name, middle string) {
+	for _, n := range []struct {
+		flows  int
+		suffix string
+	}{{one, "_1"}, {thousand, middle}, {many, "_100k"}} {
+		w.flows, w.metric = n.flows, "xdp_"+name+n.suffix+"_ns"
+		if n.flows == many {
+			w.realms = []uint16{platform, taggedPlatform, doubleTagged}
 		}
+		b.Run(fmt.Sprint(n.flows), w.run)
 	}
 }
 
-func BenchmarkXDPPlain1(b *testing.B) { walk{flows: 1, metric: "xdp_plain_1_ns"}.run(b) }
-func BenchmarkXDPPlain1k(b *testing.B) {
-	walk{flows: 1000, metric: "xdp_plain_1k_ns"}.run(b)
-}
+func BenchmarkXDPPlain(b *testing.B) { walk{}.each(b, "plain", "_1k") }
 
-// BenchmarkXDPPlain100k leads through two realms, since one has no more than 64,512 ports:
-// half of the packets are tagged on their way, and half are untagged.
-func BenchmarkXDPPlain100k(b *testing.B) {
-	walk{flows: 100_000, metric: "xdp_plain_100k_ns", realms: []uint16{platform, taggedPlatform, doubleTagged}}.run(b)
-}
-
-func BenchmarkXDPVLAN(b *testing.B) {
-	walk{flows: 1000, metric: "xdp_vlan_ns", realms: []uint16{taggedPlatform}}.run(b)
-}
+func BenchmarkXDPVLAN(b *testing.B) { walk{realms: []uint16{taggedPlatform}}.each(b, "vlan", "") }
 
 // BenchmarkXDPLatch is a flow that has learned its source.
 func BenchmarkXDPLatch(b *testing.B) {
-	walk{flows: 1000, metric: "xdp_latch_ns", shape: func(_ int, f *call.Flow) {
+	walk{shape: func(_ int, f *call.Flow) {
 		f.Latch = call.Latch{Window: time.Hour, Generation: 1, Allowed: []netip.Prefix{netip.MustParsePrefix("192.0.2.0/24")}}
-	}}.run(b)
+	}}.each(b, "latch", "")
 }
 
 // BenchmarkXDPPayloadType is the way by the table: a payload type that is not the main one,
 // and is changed.
 func BenchmarkXDPPayloadType(b *testing.B) {
-	walk{flows: 1000, metric: "xdp_pt_ns", payloadType: 96, shape: func(i int, f *call.Flow) {
+	walk{payloadType: 96, shape: func(_ int, f *call.Flow) {
 		f.Payloads = []call.Payload{{In: 8, Out: 8}, {In: 96, Out: 97}, {In: 97, Out: 96}}
-	}}.run(b)
+	}}.each(b, "pt", "")
 }
 
+// BenchmarkXDPALaw converts to mu-law and back by turns, so that the packet keeps its sense.
 func BenchmarkXDPALaw(b *testing.B) {
-	walk{flows: 1000, metric: "xdp_alaw_ns", shape: swap(
-		call.Payload{In: 8, Out: 0, Treatment: call.ALawToULaw},
-		call.Payload{In: 0, Out: 8, Treatment: call.ULawToALaw},
-	)}.run(b)
+	walk{shape: func(i int, f *call.Flow) {
+		f.Payloads = []call.Payload{
+			{In: 8, Out: 0, Treatment: call.ALawToULaw},
+			{In: 0, Out: 8, Treatment: call.ULawToALaw},
+		}
+		if i%2 == 1 {
+			slices.Reverse(f.Payloads)
+		}
+	}}.each(b, "alaw", "")
 }
 
 // refused is the price of a packet that is dropped, over and over from one source.
