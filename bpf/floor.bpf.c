@@ -25,7 +25,7 @@ int floor_xdp(struct xdp_md *ctx)
 		.end = (void *)(long)ctx->data_end,
 	};
 
-	if (parse(&p) != CARRY_ON || p.stack != CARRY_ON)
+	if (parse_link(&p) != CARRY_ON || parse(&p) != CARRY_ON || p.stack != CARRY_ON)
 		return XDP_PASS;
 	return bpf_redirect_map(&out, 0, XDP_DROP);
 }

@@ -12,11 +12,13 @@
 #include "tandem/parse.h"
 #include "tandem/realm.h"
 #include "tandem/guard.h"
+#include "tandem/underlay.h"
 #include "tandem/flow.h"
 #include "tandem/source.h"
 #include "tandem/rtp.h"
 #include "tandem/statistics.h"
 #include "tandem/hop.h"
+#include "tandem/mtu.h"
 #include "tandem/treat.h"
 #include "tandem/rewrite.h"
 #include "tandem/send.h"
@@ -25,8 +27,10 @@
 static __always_inline int gates(struct packet *p)
 {
 	GATE(find_device(p));
-	GATE(parse(p));
+	GATE(parse_link(p));
 	GATE(find_realm(p));
+	GATE(underlay(p));
+	GATE(parse(p));
 	GATE(guard(p));
 	GATE(find_flow(p));
 	GATE(look_at_rtp(p));
@@ -36,6 +40,7 @@ static __always_inline int gates(struct packet *p)
 	GATE(find_next_hop(p));
 	GATE(count(p));
 	GATE(may_leave(p));
+	GATE(tell_mtu(p));
 	GATE(treat(p));
 	GATE(rewrite(p));
 	return send(p);
@@ -64,10 +69,11 @@ int tandem_xdp(struct xdp_md *ctx)
 		.xdp = ctx,
 		.data = (void *)(long)ctx->data,
 		.end = (void *)(long)ctx->data_end,
+		.action = XDP_DROP,
 	};
 	enum exit exit = leave(&p);
 
-	if (exit >= FORWARD_FORWARDED)
+	if (exit >= DROP_FRAGMENTATION_NEEDED)
 		return p.action;
 	return exit >= DROP_DENIED ? XDP_DROP : XDP_PASS;
 }
@@ -83,10 +89,11 @@ int tandem_tc(struct __sk_buff *ctx)
 		.skb = ctx,
 		.data = (void *)(long)ctx->data,
 		.end = (void *)(long)ctx->data_end,
+		.action = TC_ACT_SHOT,
 	};
 	enum exit exit = leave(&p);
 
-	if (exit >= FORWARD_FORWARDED)
+	if (exit >= DROP_FRAGMENTATION_NEEDED)
 		return p.action;
 	return exit >= DROP_DENIED ? TC_ACT_SHOT : TC_ACT_UNSPEC;
 }

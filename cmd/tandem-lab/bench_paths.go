@@ -208,7 +208,7 @@ func forwardKernel(s *site) (func() error, error) {
 		}
 		realm := func(number uint16, device *net.Interface, at netip.AddrPort) datapath.Realm {
 			media := call.PortRange{First: at.Port(), Last: at.Port() + 2*mediaFlows - 1}
-			return datapath.Realm{Number: number, Ifindex: device.Index, Media: media, Addr: at.Addr()}
+			return datapath.Realm{Number: number, Points: []datapath.Point{{Ifindex: device.Index}}, Media: media, Addr: at.Addr()}
 		}
 		l2 := slices.Concat(s.neighbor, out.HardwareAddr, binary.BigEndian.AppendUint16(nil, 0x0800))
 		return datapath.Open(datapath.Config{

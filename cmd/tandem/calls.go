@@ -3,7 +3,6 @@ package main
 import (
 	"fmt"
 	"strconv"
-	"time"
 
 	"github.com/spf13/cobra"
 
@@ -21,7 +20,7 @@ func (c *cli) showCalls(calls []call.Info) error {
 	t := newTable(c.stdout)
 	t.row("ID", "STATE", "FROM", "TO", "AGE", "INGRESS", "EGRESS", "CODEC",
 		"PACKETS IN", "LOST", "JITTER", "MOS", "PACKETS OUT", "LOST", "JITTER", "MOS", "RTT")
-	now := time.Now()
+	now := c.now()
 	for _, i := range calls {
 		in, out := i.Ingress.Media, i.Egress.Media
 		t.row(string(i.ID), string(i.State), i.From, i.To, shortDuration(now.Sub(i.Started)), i.Ingress.Trunk, i.Egress.Trunk, codecs(in, out),

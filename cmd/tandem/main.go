@@ -7,6 +7,7 @@ import (
 	"os"
 	"os/signal"
 	"syscall"
+	"time"
 )
 
 var version = "unknown" // set by the build
@@ -17,12 +18,13 @@ func mainStatus() int {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
 	context.AfterFunc(ctx, stop) // a second signal ends what does not look at ctx, e.g. reading a pipe
-	return run(ctx, env{stdout: os.Stdout, stderr: os.Stderr, getenv: os.Getenv, version: version}, os.Args[1:])
+	return run(ctx, env{stdout: os.Stdout, stderr: os.Stderr, getenv: os.Getenv, now: time.Now, version: version}, os.Args[1:])
 }
 
 // env is the world as a command sees it, so that whole commands run in tests.
 type env struct {
 	stdout, stderr io.Writer
 	getenv         func(string) string
+	now            func() time.Time
 	version        string
 }

@@ -20,6 +20,9 @@ import (
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
+// now is when every command of these tests runs.
+var now = time.Date(2026, 3, 1, 3, 0, 0, 0, time.UTC)
+
 // result is what a command line came to.
 type result struct {
 	status         int
@@ -36,7 +39,7 @@ func tandem(t *testing.T, socket string, args ...string) result {
 		}
 		return ""
 	}
-	status := run(t.Context(), env{stdout: &stdout, stderr: &stderr, getenv: getenv, version: "1.2.3"}, args)
+	status := run(t.Context(), env{stdout: &stdout, stderr: &stderr, getenv: getenv, now: func() time.Time { return now }, version: "1.2.3"}, args)
 	return result{status, stdout.String(), stderr.String()}
 }
 
@@ -65,17 +68,22 @@ func daemon(t *testing.T) string {
 		Calls: func() []call.Info {
 			media := call.Media{Codec: "PCMA/8000", Packets: 490, Lost: 10, JitterMS: 0.25, MOS: 3.876, RTTMS: 31.4, Digits: 16}
 			return []call.Info{{
-				ID: "01KAV5C1P0000000000000000A", State: call.Answered, From: "+4930\x1b[2J111", To: "+4930222", Started: time.Now().Add(-26 * time.Hour),
+				ID: "01KAV5C1P0000000000000000A", State: call.Answered, From: "+4930\x1b[2J111", To: "+4930222", Started: now.Add(-26 * time.Hour),
 				Ingress: call.LegRecord{Trunk: "genesys", Local: netip.MustParseAddrPort("192.0.2.2:5060"), Media: media},
 				Egress:  call.LegRecord{Trunk: "carrier-a"},
 			}}
 		},
 		Trunks: func() []admin.TrunkStatus {
 			return []admin.TrunkStatus{{
-				Name: "genesys", Realm: "platform", Kind: "platform", State: "in-service", MaxCalls: 100,
+				Name: "genesys", Realm: "platform", Kind: "platform", State: "in-service", Since: now.Add(-75 * time.Hour), MaxCalls: 100,
 				In: admin.TrunkDirection{Active: 1, Attempts: 12, Answers: 9, Failures: 2},
+			}, {
+				Name: "telecom-nord", Realm: "telecom-nord", Kind: "carrier", State: "out-of-service", Since: now.Add(-252 * time.Second),
+				Reason: "no tunnel of realm telecom-nord is up", Out: admin.TrunkDirection{Attempts: 9021, Answers: 7310, Failures: 1711},
 			}}
 		},
+		Realms:  testRealms,
+		Tunnels: testTunnels,
 	})
 	if err != nil {
 		t.Fatal(err)
@@ -108,10 +116,6 @@ func TestShow(t *testing.T) {
 		{"calls", []string{
 			"ID                          STATE     FROM           TO        AGE    INGRESS  EGRESS     CODEC      PACKETS IN  LOST  JITTER  MOS  PACKETS OUT  LOST  JITTER  MOS  RTT\n",
 			"01KAV5C1P0000000000000000A  answered  +4930?[2J111  +4930222  1d2h0m  genesys  carrier-a  PCMA/8000|  490  10 (2.0%)  0.2 ms  3.88  0  0  -  -  31 ms|-\n",
-		}},
-		{"trunks", []string{
-			"TRUNK    REALM     KIND      STATE       ACTIVE  MAX  IN  ANSWERED  FAILED  OUT  ANSWERED  FAILED\n",
-			"genesys  platform  platform  in-service  1       100  12  9         2       0    0         0\n",
 		}},
 		{"version", []string{"tandem   1.2.3", "tandemd  1.2.4"}},
 	} {
@@ -159,7 +163,14 @@ func TestJSON(t *testing.T) {
 	parse("calls", &calls)
 	parse("trunks", &trunks)
 	parse("version", &v)
-	if status.Calls.Answered != 9 || status.UptimeMS < 90_000 || len(calls) != 1 || calls[0].From != "+4930\x1b[2J111" || len(trunks) != 1 || trunks[0].In.Attempts != 12 ||
+	var realms []call.Realm
+	var tunnels []call.Tunnel
+	parse("realms", &realms)
+	parse("tunnels", &tunnels)
+	if len(realms) != len(testRealms()) || len(tunnels) != len(testTunnels()) || tunnels[1].Errors["replay"] != 2 || realms[1].Leaks["clear-text"] != 17 {
+		t.Errorf("%+v\n%+v", realms, tunnels)
+	}
+	if status.Calls.Answered != 9 || status.UptimeMS < 90_000 || len(calls) != 1 || calls[0].From != "+4930\x1b[2J111" || len(trunks) != 2 || trunks[0].In.Attempts != 12 ||
 		calls[0].Ingress.Media.MOS != 3.876 || calls[0].Ingress.Media.Digits != 16 || status.Engine.EventsLost != 6 || status.Kernel.Attachments[2].Hook != "tcx" {
 		t.Errorf("%+v\n%+v\n%+v", status, calls, trunks)
 	}
@@ -171,7 +182,7 @@ func TestJSON(t *testing.T) {
 // TestNoDaemon: the error says what to do; the version of the command is known without.
 func TestNoDaemon(t *testing.T) {
 	socket := filepath.Join(t.TempDir(), "absent.sock")
-	for _, command := range []string{"status", "calls", "trunks"} {
+	for _, command := range []string{"status", "calls", "trunks", "realms", "tunnels"} {
 		got := tandem(t, socket, command)
 		if got.status != exitFailure || got.stdout != "" || !strings.Contains(got.stderr, "start tandemd") || !strings.Contains(got.stderr, "--socket") {
 			t.Errorf("%s: %+v", command, got)
@@ -227,7 +238,7 @@ func TestCheck(t *testing.T) {
 // TestUsage: a command line that makes no sense ends with 2, whatever the daemon does.
 func TestUsage(t *testing.T) {
 	for _, args := range [][]string{
-		{"clals"}, {"check"}, {"check", "a", "b"}, {"status", "now"}, {"--colour"}, {"calls", "--socket"},
+		{"clals"}, {"check"}, {"check", "a", "b"}, {"status", "now"}, {"tunnels", "a", "b"}, {"--colour"}, {"calls", "--socket"},
 	} {
 		if got := tandem(t, "", args...); got.status != exitUsage || !strings.Contains(got.stderr, "tandem --help") {
 			t.Errorf("%v: %+v", args, got)

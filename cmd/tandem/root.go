@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"slices"
 
 	"github.com/spf13/cobra"
 
@@ -78,7 +79,7 @@ func newRoot(e env) *cobra.Command {
 	}
 	flags.StringVar(&c.socket, "socket", socket, "the daemon's admin `socket`; "+socketEnv+" sets the default")
 
-	root.AddCommand(c.check(), c.status(), c.calls(), c.trunks(), c.versionOf())
+	root.AddCommand(c.check(), c.status(), c.calls(), c.trunks(), c.tunnels(), c.realms(), c.versionOf())
 	return root
 }
 
@@ -89,12 +90,9 @@ func reader[T any](c *cli, use, short string, get func(*admin.Client, context.Co
 		Short: short,
 		Args:  cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			value, err := get(admin.NewClient(c.socket), cmd.Context())
-			if errors.Is(err, admin.ErrNotRunning) {
-				err = fmt.Errorf("%w, or name its socket (admin.socket of its config) with --socket", err)
-			}
+			value, err := ask(cmd.Context(), c, get)
 			if err != nil {
-				return failure{err}
+				return err
 			}
 			if c.json {
 				return c.printJSON(value)
@@ -102,6 +100,57 @@ func reader[T any](c *cli, use, short string, get func(*admin.Client, context.Co
 			return show(value)
 		},
 	}
+}
+
+// list is what a command shows of things that have names: all in a table, or everything of one.
+type list[T any] struct {
+	// noun is what one is called, for people.
+	noun string
+	get  func(*admin.Client, context.Context) ([]T, error)
+	name func(T) string
+	all  func([]T) error
+	one  func(T) error
+}
+
+// lister makes a command that shows a list, or the one that its argument names.
+func lister[T any](c *cli, use, short string, l list[T]) *cobra.Command {
+	return &cobra.Command{
+		Use:   use + " [NAME]",
+		Short: short,
+		Args:  cobra.MaximumNArgs(1),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			items, err := ask(cmd.Context(), c, l.get)
+			if err != nil {
+				return err
+			}
+			if len(args) == 0 {
+				if c.json {
+					return c.printJSON(items)
+				}
+				return l.all(items)
+			}
+			i := slices.IndexFunc(items, func(item T) bool { return l.name(item) == args[0] })
+			if i < 0 {
+				return failure{fmt.Errorf("there is no %s %q; see tandem %s", l.noun, args[0], use)}
+			}
+			if c.json {
+				return c.printJSON(items[i])
+			}
+			return l.one(items[i])
+		},
+	}
+}
+
+// ask reads one thing from the daemon.
+func ask[T any](ctx context.Context, c *cli, get func(*admin.Client, context.Context) (T, error)) (T, error) {
+	value, err := get(admin.NewClient(c.socket), ctx)
+	if errors.Is(err, admin.ErrNotRunning) {
+		err = fmt.Errorf("%w, or name its socket (admin.socket of its config) with --socket", err)
+	}
+	if err != nil {
+		return value, failure{err}
+	}
+	return value, nil
 }
 
 func (c *cli) printJSON(value any) error {

@@ -46,7 +46,9 @@ func testSources() Sources {
 		Calls: func() []call.Info {
 			return []call.Info{{ID: "02", State: call.Ringing}, {ID: "01", State: call.Answered}}
 		},
-		Trunks: func() []TrunkStatus { return nil },
+		Trunks:  func() []TrunkStatus { return nil },
+		Realms:  func() []call.Realm { return nil },
+		Tunnels: func() []call.Tunnel { return nil },
 	}
 }
 
@@ -76,12 +78,30 @@ func serve(t *testing.T, sources Sources) (socket string) {
 // TestClientReadsAll (O5): what the daemon says arrives in the client's types.
 func TestClientReadsAll(t *testing.T) {
 	sources := testSources()
+	noon := time.Date(2026, 3, 1, 12, 0, 0, 0, time.UTC)
 	sources.Trunks = func() []TrunkStatus {
 		return []TrunkStatus{{
-			Name: "genesys", Realm: "platform", Kind: "platform", State: "in-service", MaxCalls: 100,
+			Name: "genesys", Realm: "platform", Kind: "platform", State: "probing", Since: noon, Reason: "no answer yet", MaxCalls: 100,
 			In: TrunkDirection{Active: 1, Attempts: 12, Answers: 9, Failures: 2},
 		}}
 	}
+	sources.Realms = func() []call.Realm {
+		return []call.Realm{{
+			Name: "carrier-a", Number: 2, Network: "managed", State: call.RealmDegraded, Since: noon, Reason: "a route is missing",
+			Address: netip.MustParsePrefix("10.8.0.2/32"), VRF: "tdm-carrier-a", Table: 24576, Namespace: "tdm-gw1-carrier-a", Tunnel: "fra",
+			Objects: []call.NetworkObject{{Kind: "route", Name: "default", Want: "unreachable", State: call.ObjectMissing, Problem: "network is down"}},
+			Repairs: 3, Leaks: map[string]uint64{"clear-text": 9},
+		}}
+	}
+	sources.Tunnels = func() []call.Tunnel {
+		return []call.Tunnel{{
+			Name: "fra", Realm: "carrier-a", Keying: "ike", Rank: 1, Active: true, State: call.TunnelUp, Since: noon, Device: "tdx1-carrier-a",
+			Local: netip.MustParseAddr("192.0.2.2"), Remote: netip.MustParseAddr("192.0.2.1"), Established: noon, IKE: "AES_GCM_16-256/PRF_HMAC_SHA2_384/ECP_384",
+			IKERekeys: 1, ChildRekeys: 24, In: call.TunnelTraffic{Packets: 5, Bytes: 900}, Errors: map[string]uint64{"replay": 2}, DPDFailures: 1,
+			Failures: map[string]uint64{"no-answer": 4}, Monitor: &call.TunnelMonitor{Target: netip.MustParseAddr("10.8.0.1"), Answers: true, RTTMS: 7.5},
+		}, {Name: "ham", Realm: "carrier-a", Keying: "manual", Rank: 2, State: call.TunnelDown, Cause: "no-key", Reason: "no key"}}
+	}
+	addresses := cmpopts.EquateComparable(netip.Addr{}, netip.Prefix{})
 	calls := []call.Info{
 		{ID: "01", State: call.Answered, From: "+4930111", To: "+4930222", Started: time.Now().UTC().Truncate(time.Millisecond), Ingress: call.LegRecord{
 			Trunk: "genesys", Local: netip.MustParseAddrPort("192.0.2.2:5060"), Media: call.Media{Codec: "PCMA/8000", Packets: 500, JitterMS: 0.5},
@@ -112,6 +132,14 @@ func TestClientReadsAll(t *testing.T) {
 	if diff := cmp.Diff(sources.Trunks(), gotTrunks); diff != "" || err != nil {
 		t.Errorf("trunks: %v, -want +got:\n%s", err, diff)
 	}
+	gotRealms, err := c.Realms(ctx)
+	if diff := cmp.Diff(sources.Realms(), gotRealms, addresses); diff != "" || err != nil {
+		t.Errorf("realms: %v, -want +got:\n%s", err, diff)
+	}
+	gotTunnels, err := c.Tunnels(ctx)
+	if diff := cmp.Diff(sources.Tunnels(), gotTunnels, addresses); diff != "" || err != nil {
+		t.Errorf("tunnels: %v, -want +got:\n%s", err, diff)
+	}
 	v, err := c.Version(ctx)
 	if err != nil || v != ThisVersion("1.2.3") || v.Go == "" || v.Kernel == "" {
 		t.Errorf("version: %+v, %v", v, err)
@@ -133,6 +161,8 @@ func TestAnswersOfTheAPI(t *testing.T) {
 		body         string
 	}{
 		{"GET", "/v1/trunks", 200, "[]\n"},
+		{"GET", "/v1/realms", 200, "[]\n"},
+		{"GET", "/v1/tunnels", 200, "[]\n"},
 		{"GET", "/v1/status", 500, `{"error":"the engine is gone"}` + "\n"},
 		{"GET", "/v1/nothing", 404, `{"error":"no such resource: /v1/nothing"}` + "\n"},
 		{"POST", "/v1/calls", 405, `{"error":"this API only reads: use GET"}` + "\n"},

@@ -63,6 +63,16 @@ func (c *Client) Trunks(ctx context.Context) ([]TrunkStatus, error) {
 	return get[[]TrunkStatus](ctx, c, "trunks")
 }
 
+// Realms returns each realm's network, wanted against actual, in the config's order.
+func (c *Client) Realms(ctx context.Context) ([]call.Realm, error) {
+	return get[[]call.Realm](ctx, c, "realms")
+}
+
+// Tunnels returns all tunnels, those of a realm by rank.
+func (c *Client) Tunnels(ctx context.Context) ([]call.Tunnel, error) {
+	return get[[]call.Tunnel](ctx, c, "tunnels")
+}
+
 // Version returns what the daemon is.
 func (c *Client) Version(ctx context.Context) (Version, error) {
 	return get[Version](ctx, c, "version")

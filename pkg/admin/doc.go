@@ -4,6 +4,8 @@
 //	GET /v1/status   Status
 //	GET /v1/calls    []call.Info, oldest first
 //	GET /v1/trunks   []TrunkStatus
+//	GET /v1/realms   []call.Realm
+//	GET /v1/tunnels  []call.Tunnel, by realm and rank
 //	GET /v1/version  Version
 //
 // An error has a status of 400 or above and the body {"error": "..."}.

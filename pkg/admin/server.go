@@ -37,6 +37,10 @@ type Sources struct {
 	Calls func() []call.Info
 	// Trunks gives all trunks in the config's order.
 	Trunks func() []TrunkStatus
+	// Realms gives each realm's network in the config's order (N9).
+	Realms func() []call.Realm
+	// Tunnels gives all tunnels, those of a realm by rank (I7).
+	Tunnels func() []call.Tunnel
 	// Log takes what goes wrong in the server; nil discards it.
 	Log *slog.Logger
 }
@@ -104,6 +108,8 @@ func (s *Server) routes() http.Handler {
 	mux.HandleFunc("GET /v1/status", s.status)
 	mux.HandleFunc("GET /v1/calls", s.calls)
 	mux.HandleFunc("GET /v1/trunks", s.trunks)
+	mux.HandleFunc("GET /v1/realms", s.realms)
+	mux.HandleFunc("GET /v1/tunnels", s.tunnels)
 	mux.HandleFunc("GET /v1/version", s.version)
 	mux.HandleFunc("GET /", func(w http.ResponseWriter, r *http.Request) {
 		s.fail(w, http.StatusNotFound, "no such resource: "+r.URL.Path)
@@ -140,6 +146,14 @@ func (s *Server) calls(w http.ResponseWriter, _ *http.Request) {
 
 func (s *Server) trunks(w http.ResponseWriter, _ *http.Request) {
 	s.reply(w, http.StatusOK, orEmpty(s.sources.Trunks()))
+}
+
+func (s *Server) realms(w http.ResponseWriter, _ *http.Request) {
+	s.reply(w, http.StatusOK, orEmpty(s.sources.Realms()))
+}
+
+func (s *Server) tunnels(w http.ResponseWriter, _ *http.Request) {
+	s.reply(w, http.StatusOK, orEmpty(s.sources.Tunnels()))
 }
 
 func (s *Server) version(w http.ResponseWriter, _ *http.Request) {

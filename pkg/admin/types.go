@@ -85,8 +85,10 @@ type TrunkStatus struct {
 	Realm string `json:"realm"`
 	// Kind is "platform" or "carrier".
 	Kind string `json:"kind"`
-	// State is a word, e.g. "in-service".
-	State string `json:"state"`
+	// State is a word, e.g. "in-service", since Since; Reason says why it is another, or is empty.
+	State  string    `json:"state"`
+	Since  time.Time `json:"since,omitzero"`
+	Reason string    `json:"reason,omitempty"`
 	// MaxCalls limits both directions together; 0 is no limit.
 	MaxCalls int            `json:"max_calls"`
 	In       TrunkDirection `json:"in"`

@@ -75,7 +75,7 @@ func (d *daemon) awaitStop(ctx context.Context, signals <-chan os.Signal) {
 			return
 		case sig := <-signals:
 			if sig == syscall.SIGHUP {
-				d.log.Warn("SIGHUP does nothing yet: a changed config needs a restart")
+				d.reload(ctx)
 				continue
 			}
 			d.gateway.Drain()

@@ -34,7 +34,7 @@ engine: userspace
 drain: 5s
 log: {level: error, format: json}
 realms:
-  - {name: here, interface: %s, address: 127.0.0.1/8, sip_port: 25060, media_ports: 17000-17099}
+  - {name: here, network: existing, interface: %s, address: 127.0.0.1/8, sip_port: 25060, media_ports: 17000-17099}
 trunks:
   - {name: peer, realm: here, kind: carrier, targets: [127.0.0.9]}
 routes:

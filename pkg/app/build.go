@@ -2,9 +2,7 @@ package app
 
 import (
 	"context"
-	"fmt"
 	"io"
-	"net/netip"
 	"time"
 
 	"github.com/tandem-sbc/tandem/pkg/admin"
@@ -12,11 +10,11 @@ import (
 	"github.com/tandem-sbc/tandem/pkg/call"
 	"github.com/tandem-sbc/tandem/pkg/cdr"
 	"github.com/tandem-sbc/tandem/pkg/datapath"
+	"github.com/tandem-sbc/tandem/pkg/ipsec"
 	"github.com/tandem-sbc/tandem/pkg/media"
 	"github.com/tandem-sbc/tandem/pkg/metrics"
 	"github.com/tandem-sbc/tandem/pkg/realm"
 	"github.com/tandem-sbc/tandem/pkg/route"
-	"github.com/tandem-sbc/tandem/pkg/sipua"
 	"github.com/tandem-sbc/tandem/pkg/trunk"
 )
 
@@ -42,28 +40,37 @@ type parts struct {
 	records *cdr.Writer
 	ended   *metrics.Ended
 	gateway *b2bua.Gateway
-	stacks  stacks
+	stacks  *stacks
+	// networkList are the realms as networks makes them; bells ring when one has changed.
+	networkList []realm.Network
+	networks    *realm.Networks
+	bells       bells
+	// tunnels is nil if no realm has any.
+	tunnels *ipsec.Supervisor
+	outages *outages
 }
 
 // build opens everything in the order in which one part needs the other. What it
 // opened before an error is closed by the caller.
 func (d *daemon) build() ([]task, error) {
-	attached, err := realm.Attach(d.cfg.Realms)
+	tasks, err := d.buildNetworks()
 	if err != nil {
 		return nil, err
 	}
 	d.checkPorts()
-	tasks, err := d.buildEngine(attached)
+	attached := d.networks.Attachments()
+	engine, err := d.buildEngine(attached)
 	if err != nil {
 		return nil, err
 	}
+	tasks = append(tasks, engine...)
 	d.media, err = media.New(media.Config{
 		Realms: mediaRealms(d.cfg.Realms), Quarantine: d.cfg.Media.Quarantine, Engine: d.engine, Adopted: d.adopted, Log: d.log,
 	})
 	if err != nil {
 		return nil, err
 	}
-	tasks = append(tasks, task{"media events", d.media.Run})
+	tasks = append(tasks, task{"media events", d.media.Run}, task{"leaks", d.watchLeaks})
 
 	if d.trunks, err = trunk.New(d.cfg.Trunks, d.cfg.Groups); err != nil {
 		return nil, err
@@ -82,22 +89,22 @@ func (d *daemon) build() ([]task, error) {
 	})
 
 	d.ended = metrics.NewEnded()
-	d.stacks = make(stacks, len(d.cfg.Realms))
+	d.stacks = newStacks()
 	d.gateway = b2bua.New(b2bua.Config{
 		Node: d.cfg.Node, Engine: d.engineName, MaxCalls: d.cfg.MaxCalls, Trunks: d.trunks, Routes: routes,
 		Media: d.media, Dialer: d.stacks, Records: recorder{d.records, d.ended}, Log: d.log,
 	})
-	for _, r := range d.cfg.Realms {
-		stack, err := sipua.Listen(sipua.Config{
-			Realm: r.Name, Listen: r.SIPAddr(), Device: r.Device(), DSCP: r.SIPDSCP, UserAgent: "Tandem/" + d.version,
-			Peer: d.peerKind(r.Name), Handler: ingress{r.Name, d.gateway}, Log: d.log.With("realm", r.Name),
-		})
+	tunnels, err := d.buildTunnels()
+	if err != nil {
+		return nil, err
+	}
+	tasks = append(tasks, tunnels...)
+	for i, n := range d.networkList {
+		stack, err := d.buildStack(n, attached[i].Device)
 		if err != nil {
 			return nil, err
 		}
-		d.stacks[r.Name] = stack
-		d.onClose("SIP of realm "+r.Name, stack.Close) // for a stack that never ran
-		tasks = append(tasks, task{"SIP of realm " + r.Name, stack.Run})
+		tasks = append(tasks, stack)
 	}
 	return d.buildSight(tasks)
 }
@@ -160,38 +167,3 @@ func mediaRealms(realms []realm.Config) []media.Realm {
 // realmNumber is a realm's number in flow keys: its place in the config, from 1, so
 // that the zero value is no realm.
 func realmNumber(index int) uint16 { return uint16(index + 1) }
-
-// stacks are the SIP user agents by realm; together they dial.
-type stacks map[string]*sipua.Stack
-
-// Dial implements b2bua.Dialer.
-func (s stacks) Dial(target call.Target, invite call.Invite) (call.Leg, error) {
-	stack, ok := s[target.Realm]
-	if !ok {
-		return nil, fmt.Errorf("realm %q has no SIP stack", target.Realm)
-	}
-	return stack.Dial(target, invite)
-}
-
-// ingress hands a realm's calls to the gateway with the realm's name.
-type ingress struct {
-	realm   string
-	gateway *b2bua.Gateway
-}
-
-// Invite implements sipua.Handler.
-func (i ingress) Invite(leg call.Leg, invite call.Invite) { i.gateway.Invite(i.realm, leg, invite) }
-
-// peerKind admits the sources that are trunks of the realm.
-func (d *daemon) peerKind(realm string) func(netip.Addr) sipua.PeerKind {
-	return func(src netip.Addr) sipua.PeerKind {
-		switch t := d.trunks.ByPeer(realm, src); {
-		case t == nil:
-			return sipua.PeerUnknown
-		case t.Kind() == trunk.Platform:
-			return sipua.PeerPlatform
-		default:
-			return sipua.PeerCarrier
-		}
-	}
-}

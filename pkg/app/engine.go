@@ -35,14 +35,14 @@ func (d *daemon) buildEngine(attached []realm.Attachment) ([]task, error) {
 	if err := d.clearKernel(attached); err != nil {
 		return nil, err
 	}
-	return nil, d.buildRelay()
+	return nil, d.buildRelay(attached)
 }
 
 func (d *daemon) buildKernelEngine(attached []realm.Attachment) ([]task, error) {
 	if err := datapath.Supported(); err != nil {
 		return nil, err
 	}
-	neighbours, err := realm.NewNeighbours(d.cfg.Realms, d.log)
+	neighbours, err := realm.NewNeighbours(d.networkList, d.log)
 	if err != nil {
 		return nil, err
 	}
@@ -58,7 +58,7 @@ func (d *daemon) buildKernelEngine(attached []realm.Attachment) ([]task, error) 
 	if d.adopted = e.Adopted(); len(d.adopted) > 0 {
 		d.log.Warn("calls of a former process are unknown, but their media goes on until it falls silent", "flows", len(d.adopted))
 	}
-	return []task{{"neighbours", neighbours.Run}}, nil
+	return []task{{"neighbours", neighbours.Run}, {"devices", d.followDevices}}, nil
 }
 
 // kernelRealms are the realms as the kernel engine needs to know them.
@@ -66,11 +66,19 @@ func kernelRealms(cfg *config.Config, attached []realm.Attachment) []datapath.Re
 	realms := make([]datapath.Realm, len(cfg.Realms))
 	for i, r := range cfg.Realms {
 		realms[i] = datapath.Realm{
-			Number: realmNumber(i), Ifindex: attached[i].Ifindex, Bare: attached[i].Bare, VLAN: r.VLAN, OuterVLAN: r.OuterVLAN,
+			Number: realmNumber(i), Points: points(attached[i]),
 			Addr: r.Address.Addr(), Media: r.MediaPorts, SIPPort: r.SIPPort, Peers: peers(cfg.Trunks, r.Name),
 		}
 	}
 	return realms
+}
+
+func points(at realm.Attachment) []datapath.Point {
+	list := make([]datapath.Point, len(at.Points))
+	for i, p := range at.Points {
+		list[i] = datapath.Point(p)
+	}
+	return list
 }
 
 // peers are the addresses that a realm's trunks call from.
@@ -105,9 +113,11 @@ func (d *daemon) clearKernel(attached []realm.Attachment) error {
 			d.log.Warn("programs and flows of a former process were taken out of the kernel", "pins", pins)
 		}
 	}
-	ifindexes := make([]int, len(attached))
-	for i, a := range attached {
-		ifindexes[i] = a.Ifindex
+	var ifindexes []int
+	for _, a := range attached {
+		for _, p := range a.Points {
+			ifindexes = append(ifindexes, p.Ifindex)
+		}
 	}
 	there, err := datapath.Attached(ifindexes...)
 	if errors.Is(err, fs.ErrPermission) {
@@ -125,10 +135,10 @@ func (d *daemon) clearKernel(attached []realm.Attachment) error {
 	return nil
 }
 
-func (d *daemon) buildRelay() error {
+func (d *daemon) buildRelay(attached []realm.Attachment) error {
 	realms := make([]relay.Realm, len(d.cfg.Realms))
-	for i, r := range d.cfg.Realms {
-		realms[i] = relay.Realm{Number: realmNumber(i), Device: r.Device()}
+	for i, a := range attached {
+		realms[i] = relay.Realm{Number: realmNumber(i), Device: a.Device}
 	}
 	e, err := relay.New(relay.Config{Realms: realms, Log: d.log})
 	if err != nil {

@@ -238,8 +238,8 @@ func TestKernelRealms(t *testing.T) {
 	cfg, err := config.Parse("realms.yaml", []byte(`
 node: test
 realms:
-  - {name: inside, interface: eth1, address: 192.0.2.1/24, sip_port: 5070, media_ports: 10000-19999}
-  - {name: outside, interface: eth2, outer_vlan: 100, vlan: 201, address: 198.51.100.1/24, media_ports: 20000-29999}
+  - {name: inside, network: existing, interface: eth1, address: 192.0.2.1/24, sip_port: 5070, media_ports: 10000-19999}
+  - {name: outside, network: existing, interface: eth2, outer_vlan: 100, vlan: 201, address: 198.51.100.1/24, media_ports: 20000-29999}
 trunks:
   - {name: platform, realm: inside, kind: platform, targets: [192.0.2.10, "192.0.2.10:5080", 192.0.2.11]}
   - {name: a, realm: outside, kind: carrier, targets: [198.51.100.10]}
@@ -252,12 +252,15 @@ routes:
 	}
 	addr := netip.MustParseAddr
 	want := []datapath.Realm{
-		{Number: 1, Ifindex: 7, Bare: true, Addr: addr("192.0.2.1"), Media: call.PortRange{First: 10000, Last: 19999}, SIPPort: 5070,
+		{Number: 1, Points: []datapath.Point{{Ifindex: 7, Bare: true}}, Addr: addr("192.0.2.1"), Media: call.PortRange{First: 10000, Last: 19999}, SIPPort: 5070,
 			Peers: []netip.Addr{addr("192.0.2.10"), addr("192.0.2.11")}},
-		{Number: 2, Ifindex: 8, VLAN: 201, OuterVLAN: 100, Addr: addr("198.51.100.1"), Media: call.PortRange{First: 20000, Last: 29999}, SIPPort: 5060,
+		{Number: 2, Points: []datapath.Point{{Ifindex: 8, VLAN: 201, OuterVLAN: 100}}, Addr: addr("198.51.100.1"), Media: call.PortRange{First: 20000, Last: 29999}, SIPPort: 5060,
 			Peers: []netip.Addr{addr("198.51.100.10"), addr("198.51.100.20")}},
 	}
-	got := kernelRealms(cfg, []realm.Attachment{{Ifindex: 7, Bare: true}, {Ifindex: 8}})
+	got := kernelRealms(cfg, []realm.Attachment{
+		{Points: []realm.Point{{Ifindex: 7, Bare: true}}},
+		{Points: []realm.Point{{Ifindex: 8, VLAN: 201, OuterVLAN: 100}}},
+	})
 	if diff := cmp.Diff(want, got, cmpopts.EquateComparable(netip.Addr{})); diff != "" {
 		t.Errorf("-want +got:\n%s", diff)
 	}

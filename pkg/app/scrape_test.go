@@ -104,8 +104,8 @@ func BenchmarkScrape10000Calls(b *testing.B) {
 const scrapeConfig = `
 node: test
 realms:
-  - {name: inside, interface: tdmin, address: 192.0.2.1/24, media_ports: 10000-29999}
-  - {name: outside, interface: tdmout, address: 198.51.100.1/24, media_ports: 30000-49999}
+  - {name: inside, network: existing, interface: tdmin, address: 192.0.2.1/24, media_ports: 10000-29999}
+  - {name: outside, network: existing, interface: tdmout, address: 198.51.100.1/24, media_ports: 30000-49999}
 trunks:
   - {name: platform, realm: inside, kind: platform, targets: [192.0.2.10]}
   - {name: carrier, realm: outside, kind: carrier, targets: [198.51.100.10]}
@@ -130,7 +130,7 @@ func kernelEngine(t testing.TB) engine {
 			if device, err = net.InterfaceByName(r.Interface); err != nil {
 				return
 			}
-			attached[i].Ifindex = device.Index
+			attached[i].Points = []realm.Point{{Ifindex: device.Index}}
 		}
 		e, err = datapath.Open(datapath.Config{Realms: kernelRealms(cfg, attached), MaxCalls: cfg.MaxCalls, NextHops: nowhere{}})
 	})
@@ -162,7 +162,15 @@ func scraperOf(t testing.TB, e engine, calls int) (scrape func() string) {
 		t.Fatal(err)
 	}
 	d := &daemon{cfg: cfg, log: slog.New(slog.DiscardHandler)}
-	d.engine, d.ended = e, metrics.NewEnded()
+	d.engine, d.ended, d.stacks = e, metrics.NewEnded(), newStacks()
+	if d.networks, err = realm.NewNetworks(cfg.Node, networksOf(cfg), d.log); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := d.networks.Close(); err != nil {
+			t.Error(err)
+		}
+	})
 	if d.trunks, err = trunk.New(cfg.Trunks, cfg.Groups); err != nil {
 		t.Fatal(err)
 	}

@@ -24,13 +24,15 @@ func (d *daemon) adminSources() admin.Sources {
 			for i, t := range all {
 				s := t.Status()
 				list[i] = admin.TrunkStatus{
-					Name: s.Name, Realm: s.Realm, Kind: s.Kind, State: s.State, MaxCalls: s.MaxCalls,
-					In: admin.TrunkDirection(s.In), Out: admin.TrunkDirection(s.Out),
+					Name: s.Name, Realm: s.Realm, Kind: s.Kind, State: s.State, Reason: s.Reason, Since: s.Since,
+					MaxCalls: s.MaxCalls, In: admin.TrunkDirection(s.In), Out: admin.TrunkDirection(s.Out),
 				}
 			}
 			return list
 		},
-		Log: d.log,
+		Realms:  d.realmStatus,
+		Tunnels: d.tunnelStatus,
+		Log:     d.log,
 	}
 }
 
@@ -50,7 +52,7 @@ func (d *daemon) status() (admin.Status, error) {
 	if d.gateway.Draining() {
 		s.State = admin.Draining
 	}
-	for _, stack := range d.stacks {
+	for _, stack := range d.stacks.all() {
 		s.Resources.Transactions += stack.Stats().Transactions
 	}
 	return s, nil
@@ -106,20 +108,25 @@ func (d *daemon) metricsSources() metrics.Sources {
 			for _, t := range d.trunks.All() {
 				s := t.Status()
 				list = append(list, metrics.Trunk{
-					Name: s.Name, Realm: s.Realm, Kind: s.Kind, MaxCalls: s.MaxCalls,
-					In: trunkDirection(s.In), Out: trunkDirection(s.Out),
+					Name: s.Name, Realm: s.Realm, Kind: s.Kind, InService: s.State == trunk.InService,
+					MaxCalls: s.MaxCalls, In: trunkDirection(s.In), Out: trunkDirection(s.Out),
 				})
 			}
 			return list
 		},
 		SIP: func() []metrics.SIP {
 			var list []metrics.SIP
+			all := d.stacks.all()
 			for _, r := range d.cfg.Realms {
-				list = append(list, sipMetrics(r.Name, d.stacks[r.Name].Stats()))
+				if stack := all[r.Name]; stack != nil {
+					list = append(list, sipMetrics(r.Name, stack.Stats()))
+				}
 			}
 			return list
 		},
 		PortsInUse: d.media.PortsInUse,
+		Networks:   d.realmStatus,
+		Tunnels:    d.tunnelStatus,
 		CDR: func() metrics.CDR {
 			s := d.records.Stats()
 			return metrics.CDR{Written: s.Written, WriteErrors: s.WriteErrors, Dropped: s.Dropped, Queued: s.Queued, Causes: s.Causes}

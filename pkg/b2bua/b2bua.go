@@ -52,9 +52,9 @@ type Config struct {
 type Gateway struct {
 	cfg Config
 
-	// stop ends every call at once when it is cancelled.
+	// stop ends every call at once when it is cancelled with an interruption.
 	stop   context.Context
-	hangup context.CancelFunc
+	hangup context.CancelCauseFunc
 
 	mu       sync.Mutex
 	calls    map[call.ID]*session
@@ -79,7 +79,7 @@ func New(cfg Config) *Gateway {
 	g := &Gateway{
 		cfg: cfg, calls: make(map[call.ID]*session), ended: make(map[string]MediaCounters), idle: make(chan struct{}),
 	}
-	g.stop, g.hangup = context.WithCancel(context.Background())
+	g.stop, g.hangup = context.WithCancelCause(context.Background())
 	return g
 }
 
@@ -100,6 +100,8 @@ func (g *Gateway) Invite(realm string, leg call.Leg, invite call.Invite) {
 		},
 	}
 	s.log = g.cfg.Log.With("call", s.info.ID)
+	s.ctx, s.cut = context.WithCancelCause(g.stop)
+	defer s.cut(nil)
 	draining := g.enter(s)
 	defer g.leave(s)
 	s.run(draining)
@@ -126,7 +128,7 @@ func (g *Gateway) Draining() bool {
 // Hangup ends every call, both sides with BYE, and refuses new ones.
 func (g *Gateway) Hangup() {
 	g.Drain()
-	g.hangup()
+	g.hangup(&interruption{cause: causeShutdown()})
 }
 
 // Wait blocks until a draining Gateway has no call left, or ctx is done.
@@ -150,10 +152,7 @@ func (g *Gateway) Totals() Totals {
 
 // Calls returns the live calls with their media counters as of now, in no order.
 func (g *Gateway) Calls() []call.Info {
-	g.mu.Lock()
-	live := g.live()
-	g.mu.Unlock()
-
+	live := g.all()
 	infos := make([]call.Info, len(live))
 	index := make(map[*media.Session]*call.Info, len(live))
 	for i, s := range live {

@@ -3,10 +3,13 @@ package b2bua
 import (
 	"errors"
 	"fmt"
+	"strings"
+	"syscall"
 	"time"
 
 	"github.com/tandem-sbc/tandem/pkg/call"
 	"github.com/tandem-sbc/tandem/pkg/media"
+	"github.com/tandem-sbc/tandem/pkg/trunk"
 )
 
 // byTandem is who ended a call when neither peer did.
@@ -38,10 +41,37 @@ func causeNoTrunk() call.Cause {
 	}
 }
 
-func causeUnreachable(name string, err error) call.Cause {
+// causeUnreachable explains an INVITE that did not leave. Where the kernel refused it, its
+// word is all of the error that is of use to people.
+func causeUnreachable(t *trunk.Trunk, err error) call.Cause {
+	cause := call.Cause{Code: "unreachable", By: byTandem, SIP: 503, Q850: q850NetworkFailure}
+	if errno := syscall.Errno(0); errors.As(err, &errno) {
+		cause.Text = fmt.Sprintf("Trunk %q cannot be reached by realm %q: %v.", t.Name(), t.Realm(), errno)
+	} else {
+		cause.Text = fmt.Sprintf("The INVITE to trunk %q could not be sent: %v.", t.Name(), err)
+	}
+	return cause
+}
+
+// causeOutOfService explains a trunk that is not tried.
+func causeOutOfService(name string, c trunk.Condition) call.Cause {
 	return call.Cause{
-		Code: "unreachable", By: byTandem, SIP: 503, Q850: q850NetworkFailure,
-		Text: fmt.Sprintf("The INVITE to trunk %q could not be sent: %v.", name, err),
+		Code: "trunk-out-of-service", By: byTandem, SIP: 503, Q850: q850NetworkFailure,
+		Text: fmt.Sprintf("Trunk %q is %s: %s.", name, states[c.State], c.Reason),
+	}
+}
+
+// states of a trunk in the words of a sentence.
+var states = map[string]string{
+	trunk.OutOfService: "out of service",
+	trunk.Probing:      "not in service yet",
+}
+
+// causeLeft explains a try that was broken off because the trunk went out of service.
+func causeLeft(name, reason string) call.Cause {
+	return call.Cause{
+		Code: "trunk-out-of-service", By: byTandem, SIP: 503, Q850: q850NetworkFailure,
+		Text: fmt.Sprintf("Trunk %q went out of service before it answered: %s.", name, strings.TrimSuffix(reason, ".")),
 	}
 }
 

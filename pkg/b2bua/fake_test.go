@@ -121,6 +121,10 @@ type fakeDialer struct {
 	mu      sync.Mutex
 	legs    []*fakeLeg
 	dialled chan dial
+	// failure is what a dial fails with.
+	failure error
+	// onDial, if set, runs before the leg is handed out.
+	onDial func(call.Target)
 }
 
 type dial struct {
@@ -132,11 +136,14 @@ func (d *fakeDialer) Dial(target call.Target, invite call.Invite) (call.Leg, err
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	d.dialled <- dial{target, invite}
+	if d.onDial != nil {
+		d.onDial(target)
+	}
 	if len(d.legs) == 0 || d.legs[0] == nil {
 		if len(d.legs) > 0 {
 			d.legs = d.legs[1:]
 		}
-		return nil, errors.New("network is unreachable")
+		return nil, d.failure
 	}
 	leg := d.legs[0]
 	d.legs = d.legs[1:]

@@ -12,7 +12,7 @@ import (
 	"github.com/tandem-sbc/tandem/pkg/trunk"
 )
 
-// session is one call. Only its own goroutine writes; mu lets others read info.
+// session is one call. Only its own goroutine writes; mu lets others read info and trying.
 type session struct {
 	*Gateway
 	log     *slog.Logger
@@ -22,15 +22,20 @@ type session struct {
 	// from is the trunk that the call came in on.
 	from  *trunk.Trunk
 	media *media.Session
+	// ctx is done when the call has to end for a reason outside of it: cut says which.
+	ctx context.Context
+	cut context.CancelCauseFunc
 
 	// offer in flight between the legs, nil when none is.
 	pending *exchange
 
 	mu   sync.Mutex
 	info call.Info
+	// trying is the try that is under way, or carries the call; nil between two.
+	trying *attempt
 
-	rang     time.Time
-	attempts []call.Attempt
+	rang, done time.Time
+	attempts   []call.Attempt
 }
 
 // exchange is an offer of one side that the other has not answered yet.
@@ -53,6 +58,7 @@ func (s *session) run(draining bool) {
 	defer func() { s.finish(cause) }()
 	defer func() { s.closeMedia() }()
 	defer func() { s.closeLeg(s.ingress, cause, closeTimeout) }()
+	defer s.ending()
 
 	from := s.cfg.Trunks.ByPeer(s.realm, s.ingress.Peer().Addr())
 	s.from = from
@@ -115,7 +121,6 @@ func (s *session) hunt(candidates []*trunk.Trunk) call.Cause {
 
 // finish accounts for the call and writes its record.
 func (s *session) finish(cause call.Cause) {
-	ended := time.Now()
 	r := call.Record{
 		ID:       s.info.ID,
 		Node:     s.cfg.Node,
@@ -124,7 +129,7 @@ func (s *session) finish(cause call.Cause) {
 		Started:  s.info.Started,
 		Rang:     s.rang,
 		Answered: s.info.Answered,
-		Ended:    ended,
+		Ended:    s.done,
 		Cause:    cause,
 		Ingress:  s.info.Ingress,
 		Egress:   s.info.Egress,
@@ -140,7 +145,7 @@ func (s *session) finish(cause call.Cause) {
 		r.SetupMS = r.Answered.Sub(r.Started).Milliseconds()
 	}
 	if !r.Answered.IsZero() {
-		r.DurationMS = ended.Sub(r.Answered).Milliseconds()
+		r.DurationMS = r.Ended.Sub(r.Answered).Milliseconds()
 	}
 	s.cfg.Records.Write(r)
 	s.log.Info("call ended", "cause", cause.Code, "by", cause.By, "sip", cause.SIP, "text", cause.Text,
@@ -175,6 +180,15 @@ func (s *session) answered(by *trunk.Trunk) {
 	s.from.Answered(trunk.In)
 	by.Answered(trunk.Out)
 	s.countAnswer()
+}
+
+// ending is the moment in which the call is over but for the good-byes: until then it is charged
+// for.
+func (s *session) ending() {
+	s.update(func(info *call.Info) { info.State = call.Ending })
+	if s.done.IsZero() {
+		s.done = time.Now()
+	}
 }
 
 func (s *session) isAnswered() bool { return !s.info.Answered.IsZero() }

@@ -19,7 +19,7 @@ func (d disagreement) Error() string { return d.cause.Text }
 // talk carries an answered call until one side, or Tandem, ends it.
 func (s *session) talk(egress call.Leg) call.Cause {
 	legs := [...]call.Leg{call.Ingress: s.ingress, call.Egress: egress}
-	defer s.update(func(info *call.Info) { info.State = call.Ending })
+	defer s.ending()
 	for {
 		var side call.Side
 		var event call.Event
@@ -30,8 +30,9 @@ func (s *session) talk(egress call.Leg) call.Cause {
 			side = call.Egress
 		case silence := <-s.media.Silent():
 			return causeSilence(silence)
-		case <-s.stop.Done():
-			return causeShutdown()
+		case <-s.ctx.Done():
+			cause, _ := interrupted(s.ctx)
+			return cause
 		}
 		if ended, ok := event.(call.Ended); ok {
 			return endedBy(side, ended.Cause)

@@ -1,6 +1,7 @@
 package b2bua
 
 import (
+	"context"
 	"fmt"
 	"time"
 
@@ -12,6 +13,15 @@ import (
 // try offers the call to one trunk and, if that takes it, carries it to its end.
 // next means that the call was not taken and another trunk may be tried.
 func (s *session) try(t *trunk.Trunk) (cause call.Cause, next bool) {
+	// Known before the state is read, so that either of them tells of a realm that goes down.
+	ctx, over := s.begin(t)
+	defer over()
+	if ctx.Err() != nil {
+		return interrupted(ctx)
+	}
+	if c := t.Condition(); c.State != trunk.InService {
+		return causeOutOfService(t.Name(), c), true
+	}
 	release, ok := t.Acquire(trunk.Out)
 	if !ok {
 		return admit.TrunkFull(t), true
@@ -35,7 +45,7 @@ func (s *session) try(t *trunk.Trunk) (cause call.Cause, next bool) {
 	}
 	leg, err := s.cfg.Dialer.Dial(call.Target{Realm: t.Realm(), Addr: t.Target(), Transport: t.Transport()}, invite)
 	if err != nil {
-		return causeUnreachable(t.Name(), err), true
+		return causeUnreachable(t, err), true
 	}
 	defer func() {
 		if s.isAnswered() {
@@ -50,7 +60,7 @@ func (s *session) try(t *trunk.Trunk) (cause call.Cause, next bool) {
 	}()
 	s.update(func(info *call.Info) { info.Egress = s.legRecord(leg, t) })
 
-	if cause, next, answered := s.ring(leg, t); !answered {
+	if cause, next, answered := s.ring(ctx, leg, t); !answered {
 		return cause, next
 	}
 	s.answered(t)
@@ -58,7 +68,7 @@ func (s *session) try(t *trunk.Trunk) (cause call.Cause, next bool) {
 }
 
 // ring waits for the called side's answer, passing on what it hears on the way.
-func (s *session) ring(leg call.Leg, t *trunk.Trunk) (cause call.Cause, next, answered bool) {
+func (s *session) ring(ctx context.Context, leg call.Leg, t *trunk.Trunk) (cause call.Cause, next, answered bool) {
 	patience := time.NewTimer(t.RingTimeout())
 	defer patience.Stop()
 	rang := false
@@ -85,8 +95,9 @@ func (s *session) ring(leg call.Leg, t *trunk.Trunk) (cause call.Cause, next, an
 		case <-patience.C:
 			cause, next = causeNoAnswer(t.Name(), t.RingTimeout(), rang)
 			return cause, next, false
-		case <-s.stop.Done():
-			return causeShutdown(), false, false
+		case <-ctx.Done():
+			cause, next = interrupted(ctx)
+			return cause, next, false
 		}
 	}
 }

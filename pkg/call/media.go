@@ -299,4 +299,9 @@ type NextHop struct {
 	// unresolved; invalid and 0 if there is no route.
 	Neighbour        netip.Addr
 	NeighbourIfindex int
+	// MTU is the largest IP packet that a Bare device takes, in bytes; 0 is not known, and not asked for.
+	MTU int
+	// PCP is the 802.1p priority (0-7) of packets that leave Bare or by Neighbour: it becomes their priority
+	// in the kernel (SO_PRIORITY), which a VLAN device on their way maps. L2 has its own.
+	PCP uint8
 }

@@ -9,6 +9,7 @@ import (
 	"github.com/tandem-sbc/tandem/pkg/admit"
 	"github.com/tandem-sbc/tandem/pkg/call"
 	"github.com/tandem-sbc/tandem/pkg/cdr"
+	"github.com/tandem-sbc/tandem/pkg/ipsec"
 	"github.com/tandem-sbc/tandem/pkg/metrics"
 	"github.com/tandem-sbc/tandem/pkg/realm"
 	"github.com/tandem-sbc/tandem/pkg/route"
@@ -29,6 +30,8 @@ type Config struct {
 	Log      Log                 `yaml:"log" json:"log" doc:"Log, to standard error."`
 	Guard    admit.GuardConfig   `yaml:"guard" json:"guard" doc:"What the kernel engine drops at the wire. Targets of trunks are known peers and exempt."`
 	Realms   []realm.Config      `yaml:"realms" json:"realms" required:"true" doc:"Network attachments, one address each."`
+	Tunnels  []ipsec.Config      `yaml:"tunnels" json:"tunnels" doc:"IPsec tunnels of realms. A realm with one sends and takes nothing but by its tunnels."`
+	IPsec    IPsec               `yaml:"ipsec" json:"ipsec" doc:"What all tunnels have in common."`
 	Trunks   []trunk.Config      `yaml:"trunks" json:"trunks" required:"true" doc:"SIP peers."`
 	Groups   []trunk.GroupConfig `yaml:"groups" json:"groups" doc:"Sets of trunks that can stand in for each other."`
 	Routes   []route.Config      `yaml:"routes" json:"routes" required:"true" doc:"Dial plan: the first route that matches a call wins. A call that none matches gets 503."`
@@ -49,6 +52,12 @@ type Media struct {
 	Quarantine time.Duration `yaml:"quarantine" json:"quarantine" range:"0s-10m" doc:"How long an RTP port rests after a call, so that late packets of one call never reach the next."`
 }
 
+// IPsec is what the tunnels of all realms have in common.
+type IPsec struct {
+	Run    string `yaml:"run" json:"run" doc:"Absolute path of the folder for the sockets, configs and logs of the IKE daemons, of which each tunnelled realm has one. It is made if it is missing."`
+	Charon string `yaml:"charon" json:"charon" doc:"Absolute path of strongSwan's IKE daemon, charon-systemd of 5.9 or later. Only tunnels with keying ike need it."`
+}
+
 // SetDefaults fills in what the file may leave out.
 func (c *Config) SetDefaults() {
 	c.Engine = call.EngineAuto
@@ -57,6 +66,7 @@ func (c *Config) SetDefaults() {
 	c.Drain = 30 * time.Second
 	c.Log = Log{Level: "info", Format: "auto"}
 	c.Media = Media{Quarantine: 5 * time.Second} // M9
+	c.IPsec = IPsec{Run: ipsec.DefaultRun, Charon: ipsec.DefaultCharon}
 	c.Guard.SetDefaults()
 	c.Admin.SetDefaults()
 	c.Metrics.SetDefaults()

@@ -49,6 +49,9 @@ routes:
     trunk: genesys
 `
 
+// beforeTrunks is good as far as its realms go.
+var beforeTrunks = strings.Split(good, "trunks:")[0]
+
 type row struct {
 	name     string
 	old, new string // replaced once in good; an empty old appends
@@ -73,7 +76,7 @@ var rows = []row{
 	{name: "OK byte order mark", old: "node: gw1", new: "\ufeffnode: gw1"},
 	{name: "OK document markers", old: "node: gw1", new: "%YAML 1.2\n---\nnode: gw1"},
 	{name: "OK two realms on one interface, told apart by vlan", old: "eth2\n", new: "eth1\n    vlan: 201\n"},
-	{name: "OK two realms on one interface in user space", old: strings.Split(good, "trunks:")[0], new: "engine: userspace\n" + strings.ReplaceAll(strings.Split(good, "trunks:")[0], "eth2", "eth1")},
+	{name: "OK two existing realms on one interface in user space", old: beforeTrunks, new: "engine: userspace\n" + strings.NewReplacer("eth2", "eth1\n    network: existing", "eth1", "eth1\n    network: existing").Replace(beforeTrunks)},
 	{name: "OK metrics off", new: "metrics: {address: \"\"}\n"},
 
 	// One key by itself.
@@ -101,6 +104,11 @@ var rows = []row{
 		want: `tandem.yaml:30: metrics.address: 0.0.0.0:9464 can be reached from every realm; give the management network's address, or 127.0.0.1`},
 	{name: "bad metrics on a realm (N6)", new: "metrics: {address: 198.51.100.2:9464}\n", parseOnly: true,
 		want: `tandem.yaml:30: metrics.address: 198.51.100.2:9464 can be reached from realm "carrier"; give the management network's address, or 127.0.0.1`},
+
+	{name: "bad metrics in the subnet of somebody else's network (N6)", old: beforeTrunks, parseOnly: true,
+		new:  strings.Replace(beforeTrunks, "eth2", "eth2\n    network: existing", 1) + "metrics: {address: 198.51.100.9:9464}\n",
+		want: `tandem.yaml:13: metrics.address: 198.51.100.9:9464 is in the subnet of realm "carrier"; give the management network's address, or 127.0.0.1`},
+	{name: "OK metrics in a subnet that is a VRF's alone (N6)", new: "metrics: {address: 198.51.100.9:9464}\n"},
 
 	// The guard (S13) and the pins (H5).
 	{name: "OK guard", new: "guard: {deny: [203.0.113.128/25, 10.0.0.0/8], sip_per_second: 0}\n"},
@@ -132,7 +140,19 @@ var rows = []row{
 	{name: "bad ports overlap", old: "24576-32767", new: "16384-24575", parseOnly: true,
 		want: `tandem.yaml:11: realms[1].media_ports: 16384-24575 overlaps realm "platform" (16384-24575); give each realm a range of its own, e.g. 24576-32767`},
 	{name: "bad attachment twice", old: "eth2", new: "eth1", parseOnly: true,
-		want: `tandem.yaml:8: realms[1].interface: eth1 is realm "platform"'s already, and the kernel engine knows realms by interface and vlan; give each realm an interface or a vlan of its own, or set engine: userspace`},
+		want: `tandem.yaml:7: realms[1].vlan: eth1 is realm "platform"'s already; give each realm an interface or a vlan of its own`},
+	{name: "bad attachment twice, one of an existing realm", old: beforeTrunks, parseOnly: true,
+		new:  strings.Replace(beforeTrunks, "eth2", "eth1\n    network: existing", 1),
+		want: `tandem.yaml:8: realms[1].interface: eth1 is realm "platform"'s already, and a device is in one VRF or namespace alone; give each realm an interface or a vlan of its own`},
+	{name: "bad attachment twice, of existing realms", old: beforeTrunks, parseOnly: true,
+		new:  strings.NewReplacer("eth2", "eth1\n    network: existing", "eth1", "eth1\n    network: existing").Replace(beforeTrunks),
+		want: `tandem.yaml:9: realms[1].interface: eth1 is realm "platform"'s already, and the kernel engine knows realms by interface and vlan; give each realm an interface or a vlan of its own, or set engine: userspace`},
+	{name: "bad service tag is another realm's vlan", old: beforeTrunks, parseOnly: true,
+		new:  strings.NewReplacer("eth1", "eth2\n    vlan: 100", "eth2", "eth2\n    outer_vlan: 100\n    vlan: 7").Replace(beforeTrunks),
+		want: `tandem.yaml:9: realms[1].interface: eth2.100.7 and the service tag of the same number of realm "platform" would be one device; choose another tag`},
+	{name: "bad network", old: "interface: eth1", new: "interface: eth1\n    network: unmanaged", want: `tandem.yaml:5: realms[0].network: "unmanaged" is not known here; did you mean "managed"?`},
+	{name: "bad secret in the open", new: "tunnels: [{name: t, realm: platform, interface: eth3, vlan: 7, local: 10.1.0.2/30, remote: 10.1.0.1, networks: [192.0.2.0/24], ike: {psk: hunter2}}]\n",
+		want: `tandem.yaml:30: tunnels[0].ike.psk: is not the source of a secret; write it like file:/etc/tandem/name.psk`},
 	{name: "bad dscp", old: "interface: eth1", new: "interface: eth1\n    dscp: 64", want: `tandem.yaml:5: realms[0].dscp: 64 is out of range; give a number from 0 to 63`},
 	{name: "bad dscp beyond its type", old: "interface: eth1", new: "interface: eth1\n    dscp: 256", want: `tandem.yaml:5: realms[0].dscp: 256 is out of range; give a whole number from 0 to 63`},
 	{name: "bad list for an address", old: "address: 192.0.2.2/24", new: "address: [192.0.2.2/24]",
@@ -161,13 +181,13 @@ var rows = []row{
 		want: `tandem.yaml:27: routes[1]: is never reached: route "out" takes all its calls; move it before routes[0], or remove it`},
 
 	// The grammar.
-	{name: "bad key", new: "colour: blue\n", want: `tandem.yaml:30: colour: is not a key; known here are node, engine, max_calls, pins, drain, log, guard, realms, trunks, groups, routes, media, admin, metrics, cdr`},
+	{name: "bad key", new: "colour: blue\n", want: `tandem.yaml:30: colour: is not a key; known here are node, engine, max_calls, pins, drain, log, guard, realms, tunnels, ipsec, trunks, groups, routes, media, admin, metrics, cdr`},
 	{name: "bad key misspelt is read as meant", old: "address: 192.0.2.2/24", new: "adress: 192.0.2.2",
 		want: `tandem.yaml:5: realms[0].adress: is not a key; did you mean "address"?` + "\n" +
 			`tandem.yaml:5: realms[0].address: "192.0.2.2" is not an address with its prefix length; write it like 192.0.2.2/24`},
 	{name: "bad key twice", old: "interface: eth1", new: "interface: eth1\n    interface: eth3", parseOnly: true,
 		want: `tandem.yaml:5: realms[0].interface: is given twice, first in line 4; remove one`},
-	{name: "bad key that is no word", new: "\"a.b\\n\": 1\n", want: `tandem.yaml:30: "a.b\n": is not a key; known here are node, engine, max_calls, pins, drain, log, guard, realms, trunks, groups, routes, media, admin, metrics, cdr`},
+	{name: "bad key that is no word", new: "\"a.b\\n\": 1\n", want: `tandem.yaml:30: "a.b\n": is not a key; known here are node, engine, max_calls, pins, drain, log, guard, realms, tunnels, ipsec, trunks, groups, routes, media, admin, metrics, cdr`},
 	{name: "bad map for a list", new: "routes: {}\n", parseOnly: true, want: `tandem.yaml:30: routes: is given twice, first in line 24; remove one`},
 	{name: "bad list for a map", new: "cdr: [a]\n", want: `tandem.yaml:30: cdr: is a list and should be a map of keys; write KEY: VALUE with keys file, max_size_mb, keep`},
 	{name: "bad map for a value", old: "node: gw1", new: "node: {name: gw1}", want: `tandem.yaml:1: node: is a map and should be text; give one value`},
@@ -200,7 +220,7 @@ func TestParseNotAConfig(t *testing.T) {
 		"empty":             {"", "tandem.yaml:1: the file is empty; start from docs/tandem.yaml"},
 		"only comments":     {"# nothing\n\n# here\n", "tandem.yaml:1: the file is empty; start from docs/tandem.yaml"},
 		"two documents":     {good + "---\nnode: gw2\n", "tandem.yaml:31: a second document starts here; keep one, and remove the --- between them"},
-		"a word":            {"hello", "tandem.yaml:1: the file is text and should be a map of keys; write KEY: VALUE with keys node, engine, max_calls, pins, drain, log, guard, realms, trunks, groups, routes, media, admin, metrics, cdr"},
+		"a word":            {"hello", "tandem.yaml:1: the file is text and should be a map of keys; write KEY: VALUE with keys node, engine, max_calls, pins, drain, log, guard, realms, tunnels, ipsec, trunks, groups, routes, media, admin, metrics, cdr"},
 		"a tab":             {"node: gw1\nlog:\n\tlevel: info\n", "tandem.yaml:3: this is not YAML: found character '\t' that cannot start any token" + yaml},
 		"an open bracket":   {"node: [gw1\nengine: auto\n", "tandem.yaml:2: this is not YAML: ',' or ']' must be specified" + yaml},
 		"an open quote":     {"node: \"gw1\n", "tandem.yaml:1: this is not YAML: could not find end character of double-quoted text" + yaml},

@@ -201,7 +201,12 @@ func (d decoder) text(n ast.Node, v reflect.Value, key string, at position) {
 		return
 	}
 	text := scalarText(n)
-	if err := v.Addr().Interface().(encoding.TextUnmarshaler).UnmarshalText([]byte(text)); err != nil || text == "" {
+	err := v.Addr().Interface().(encoding.TextUnmarshaler).UnmarshalText([]byte(text))
+	switch {
+	case err == nil && text != "":
+	case form.secret:
+		d.unreadable(at, key, remedy, "is not %s", form.article)
+	default:
 		d.unreadable(at, key, remedy, "%q is not %s", clip(text), form.article)
 	}
 }

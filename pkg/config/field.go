@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/tandem-sbc/tandem/pkg/call"
+	"github.com/tandem-sbc/tandem/pkg/ipsec"
 )
 
 // field is one key of the grammar, as the struct tags say.
@@ -96,6 +97,8 @@ type text struct {
 	example       string
 	// pattern is the JSON Schema's regular expression.
 	pattern string
+	// secret texts are never repeated: somebody may have written the secret itself.
+	secret bool
 }
 
 const (
@@ -104,9 +107,15 @@ const (
 )
 
 var texts = map[reflect.Type]text{
-	reflect.TypeFor[netip.Prefix]():   {"address/length", "an address with its prefix length", "192.0.2.2/24", "^" + octets + "/[0-9]{1,2}$"},
-	reflect.TypeFor[netip.Addr]():     {"address", "an address", "192.0.2.1", "^" + octets + "$"},
-	reflect.TypeFor[call.PortRange](): {"first-last", "a range of ports", "16384-24575", "^" + ports + "$"},
+	reflect.TypeFor[netip.Prefix](): {
+		name: "address/length", article: "an address with its prefix length", example: "192.0.2.2/24", pattern: "^" + octets + "/[0-9]{1,2}$",
+	},
+	reflect.TypeFor[netip.Addr]():     {name: "address", article: "an address", example: "192.0.2.1", pattern: "^" + octets + "$"},
+	reflect.TypeFor[call.PortRange](): {name: "first-last", article: "a range of ports", example: "16384-24575", pattern: "^" + ports + "$"},
+	reflect.TypeFor[ipsec.Secret](): {
+		name: "source of a secret", article: "the source of a secret", example: "file:/etc/tandem/name.psk",
+		pattern: "^(file:/.+|env:[A-Za-z_][A-Za-z0-9_]*)$", secret: true,
+	},
 }
 
 // durationPattern is what time.ParseDuration reads, without signs.

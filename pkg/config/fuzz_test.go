@@ -23,6 +23,7 @@ func FuzzParse(f *testing.F) {
 		f.Add(data)
 	}
 	f.Add([]byte(good))
+	f.Add([]byte(tunnelled))
 	for _, s := range []string{"", "---", "? [a]\n: b", "<<: {a: 1}", "node: !!str x", "&x node: *x", "realms: [{}, ]", "log: |\n  x", "%YAML 1.2\n---\na: .nan", "node: \"\\x00\"", "\xff"} {
 		f.Add([]byte(s))
 	}

@@ -14,18 +14,27 @@ func Reference() []byte {
 	defaults.SetDefaults()
 	root := reflect.ValueOf(defaults).Elem()
 	b.WriteString("\n## The file\n\n")
-	writeTable(&b, root)
-	for _, f := range fields(root.Type()) {
+	writeTable(&b, root, "")
+	writeSections(&b, root, "")
+	return []byte(b.String())
+}
+
+// writeSections writes one for each map and each list of maps below a struct; key is its path.
+func writeSections(b *strings.Builder, v reflect.Value, key string) {
+	for _, f := range fields(v.Type()) {
+		path, part := join(key, f.key), v.Field(f.index)
 		switch {
 		case kindOf(f.typ) == kindMap:
-			fmt.Fprintf(&b, "\n## %s\n\n%s\n\n", f.key, f.doc)
-			writeTable(&b, root.Field(f.index))
+			fmt.Fprintf(b, "\n## %s\n\n%s\n\n", path, f.doc)
 		case kindOf(f.typ) == kindList && kindOf(f.typ.Elem()) == kindMap:
-			fmt.Fprintf(&b, "\n## %s\n\n%s Each entry of the list has these keys:\n\n", f.key, f.doc)
-			writeTable(&b, defaultItem(f.typ.Elem()))
+			fmt.Fprintf(b, "\n## %s\n\n%s Each entry of the list has these keys:\n\n", path, f.doc)
+			part = defaultItem(f.typ.Elem())
+		default:
+			continue
 		}
+		writeTable(b, part, path)
+		writeSections(b, part, path)
 	}
-	return []byte(b.String())
 }
 
 const referenceHead = `# Config reference
@@ -47,22 +56,24 @@ aliases and tags are not read. Durations have a unit: 500ms, 30s, 1m30s, 2h. Nam
 dashes and underscores, a letter or digit first. A list has at most 1000 entries, the file at most 1 MiB.
 `
 
-// writeTable writes the keys of a config struct; its value holds the defaults.
-func writeTable(b *strings.Builder, v reflect.Value) {
+// writeTable writes the keys of a config struct, which is at path; its value holds the defaults.
+func writeTable(b *strings.Builder, v reflect.Value, path string) {
 	b.WriteString("| key | type | default | meaning |\n|---|---|---|---|\n")
 	for _, f := range fields(v.Type()) {
-		fmt.Fprintf(b, "| `%s` | %s | %s | %s |\n", f.key, typeName(f), defaultName(f, v.Field(f.index)), f.doc)
+		fmt.Fprintf(b, "| `%s` | %s | %s | %s |\n", f.key, typeName(f, path), defaultName(f, v.Field(f.index)), f.doc)
 	}
 }
 
-func typeName(f field) string {
+func typeName(f field, path string) string {
+	// Anchors of headings have no dots.
+	anchor := strings.ReplaceAll(join(path, f.key), ".", "")
 	switch kindOf(f.typ) {
 	case kindMap:
-		return fmt.Sprintf("[keys](#%s)", f.key)
+		return fmt.Sprintf("[keys](#%s)", anchor)
 	case kindList:
 		switch kindOf(f.typ.Elem()) {
 		case kindMap:
-			return fmt.Sprintf("[list](#%s)", f.key)
+			return fmt.Sprintf("[list](#%s)", anchor)
 		case kindText:
 			return "list of " + texts[f.typ.Elem()].name
 		}

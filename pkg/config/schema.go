@@ -120,6 +120,10 @@ func defaultOf(f field, v reflect.Value) any {
 		if v.IsZero() {
 			return nil
 		}
+	case kindInteger:
+		if v.IsZero() && f.low != "0" {
+			return nil // it says that the key was left out
+		}
 	case kindList:
 		if v.IsNil() {
 			return []string{}

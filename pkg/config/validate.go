@@ -3,11 +3,11 @@ package config
 import (
 	"fmt"
 	"net/netip"
-	"slices"
 	"time"
 
 	"github.com/tandem-sbc/tandem/pkg/call"
 	"github.com/tandem-sbc/tandem/pkg/invalid"
+	"github.com/tandem-sbc/tandem/pkg/ipsec"
 	"github.com/tandem-sbc/tandem/pkg/realm"
 	"github.com/tandem-sbc/tandem/pkg/route"
 	"github.com/tandem-sbc/tandem/pkg/trunk"
@@ -33,9 +33,10 @@ func (c *Config) Validate() invalid.List {
 		l.Add("realms", "describe at least one network attachment", "is missing")
 	}
 	l.Under("realms", realm.ValidateAll(c.Realms))
-	if c.Engine != call.EngineUserspace {
-		c.validateAttachments(&l)
-	}
+	l.Under("tunnels", ipsec.ValidateAll(c.Tunnels))
+	c.validateTunnels(&l)
+	c.validateAttachments(&l)
+	validateIPsec(&l, c.IPsec)
 	if len(c.Trunks) == 0 {
 		l.Add("trunks", "describe at least one SIP peer", "is missing")
 	}
@@ -60,19 +61,6 @@ func within(l *invalid.List, key string, d, low, high time.Duration) {
 	}
 }
 
-// validateAttachments keeps realms apart where the kernel engine tells them apart.
-func (c *Config) validateAttachments(l *invalid.List) {
-	for i, r := range c.Realms {
-		j := slices.IndexFunc(c.Realms[:i], func(o realm.Config) bool { return o.Interface == r.Interface && o.Device() == r.Device() })
-		if j < 0 || r.Interface == "" {
-			continue
-		}
-		key := fmt.Sprintf("realms[%d].interface", i)
-		l.Add(key, "give each realm an interface or a vlan of its own, or set engine: userspace",
-			"%s is realm %q's already, and the kernel engine knows realms by interface and vlan", r.Device(), c.Realms[j].Name)
-	}
-}
-
 // validateReach checks that a trunk's realm exists and that the trunk is not ourselves.
 // Whether there is a way to the targets is for the kernel's routes to say (N8).
 func (c *Config) validateReach(t trunk.Config) invalid.List {
@@ -80,16 +68,11 @@ func (c *Config) validateReach(t trunk.Config) invalid.List {
 	if t.Realm == "" {
 		return nil // said by the trunk itself
 	}
-	i := slices.IndexFunc(c.Realms, func(r realm.Config) bool { return r.Name == t.Realm })
-	if i < 0 {
-		names := make([]string, len(c.Realms))
-		for i, r := range c.Realms {
-			names[i] = r.Name
-		}
-		l.Add("realm", invalid.Suggest(t.Realm, names, "name one of the realms"), "there is no realm %q", t.Realm)
+	r, found := c.realm(t.Realm)
+	if !found {
+		l.Add("realm", invalid.Suggest(t.Realm, realmNames(c.Realms), "name one of the realms"), "there is no realm %q", t.Realm)
 		return l
 	}
-	r := c.Realms[i]
 	for i, text := range t.Targets {
 		target, err := trunk.ParseTarget(text)
 		if err != nil || !r.Address.IsValid() {
@@ -135,11 +118,30 @@ func (c *Config) validateManagement(l *invalid.List) {
 		l.Add("metrics.address", "give the management network's address, or 127.0.0.1", "%s can be reached from every realm", c.Metrics.Address)
 		return
 	}
+	const remedy = "give the management network's address, or 127.0.0.1"
+	at := address.Addr().Unmap()
 	for _, r := range c.Realms {
-		if r.Address.Addr() == address.Addr().Unmap() {
-			l.Add("metrics.address", "give the management network's address, or 127.0.0.1", "%s can be reached from realm %q", c.Metrics.Address, r.Name)
+		switch {
+		case r.Address.Addr() == at:
+			l.Add("metrics.address", remedy, "%s can be reached from realm %q", c.Metrics.Address, r.Name)
+		case r.Network == realm.Existing && r.Address.IsValid() && r.Address.Contains(at):
+			// A managed realm's subnet is in its VRF, whatever its addresses.
+			l.Add("metrics.address", remedy, "%s is in the subnet of realm %q", c.Metrics.Address, r.Name)
 		}
 	}
+	for _, t := range c.Tunnels {
+		if t.Local.Addr() == at {
+			l.Add("metrics.address", remedy, "%s is the outer address of tunnel %q", c.Metrics.Address, t.Name)
+		}
+	}
+}
+
+func realmNames(realms []realm.Config) []string {
+	names := make([]string, len(realms))
+	for i, r := range realms {
+		names[i] = r.Name
+	}
+	return names
 }
 
 func trunkNames(trunks []trunk.Config) []string {

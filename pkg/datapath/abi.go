@@ -3,6 +3,7 @@ package datapath
 import (
 	"encoding/binary"
 	"fmt"
+	"math"
 	"net/netip"
 	"strings"
 	"time"
@@ -35,6 +36,15 @@ func toRemote(addr [4]uint8, port uint16) netip.AddrPort {
 		return netip.AddrPort{}
 	}
 	return netip.AddrPortFrom(netip.AddrFrom4(addr), port16(port))
+}
+
+// bareWay is struct bare_way of bpf/include/tandem/abi.h, which lies in the place of a header.
+func bareWay(neighbour netip.Addr, next call.NextHop) (l2 [22]uint8) {
+	addr := addr4(neighbour)
+	copy(l2[:], addr[:])
+	binary.NativeEndian.PutUint16(l2[4:], uint16(min(max(next.MTU, 0), math.MaxUint16)))
+	l2[6] = next.PCP
+	return l2
 }
 
 // noPayload is a payload type that no packet has: the rule has no main one.

@@ -12,9 +12,10 @@ import (
 	"github.com/tandem-sbc/tandem/pkg/call"
 )
 
-// changing names the maps whose contents are no configuration, or are written anew at each
+// changing names the maps whose contents are no configuration, or are brought in step at each
 // start. All others must be the same for pinned maps to fit.
 var changing = map[string]bool{
+	tandemMapRealms: true, tandemMapDoubleTagged: true, tandemMapDevices: true, mapAbout: true,
 	tandemMapFlows: true, tandemMapRares: true, tandemMapPolicies: true, tandemMapNextHops: true, tandemMapHopKeys: true,
 	tandemMapIngress: true, tandemMapPeers: true, tandemMapDeny: true, tandemMapStrangers: true,
 	tandemMapExits: true, tandemMapReadings: true, tandemMapEvents: true,
@@ -24,12 +25,40 @@ var changing = map[string]bool{
 func newAbout(realms []Realm, places map[uint16]place, s *space) about {
 	what := about{ABI: ABI, Netns: s.cookie}
 	for _, r := range realms {
-		what.Realms = append(what.Realms, aboutRealm{
-			Number: r.Number, VLAN: r.VLAN, OuterVLAN: r.OuterVLAN, Ifindex: r.Ifindex, Addr: r.Addr.Unmap(),
-			First: r.Media.First, Last: r.Media.Last, Flows: places[r.Number].flows,
-		})
+		now := aboutRealm{
+			Number: r.Number, Addr: r.Addr.Unmap(), First: r.Media.First, Last: r.Media.Last, Flows: places[r.Number].flows,
+		}
+		for i, p := range r.Points {
+			if i == 0 {
+				now.Ifindex, now.VLAN, now.OuterVLAN = p.Ifindex, p.VLAN, p.OuterVLAN
+			} else {
+				now.More = append(now.More, aboutPlace{p.Ifindex, p.VLAN, p.OuterVLAN})
+			}
+		}
+		what.Realms = append(what.Realms, now)
 	}
 	return what
+}
+
+// describe writes down where the realms are now, for the next process.
+func (e *Engine) describe(realms []Realm) error {
+	e.target.about = newAbout(realms, e.realms, e.space)
+	text, err := e.target.about.text()
+	if err != nil {
+		return err
+	}
+	if err := e.target.maps[mapAbout].Put(uint32(0), text); err != nil {
+		return fmt.Errorf("describe the maps: %w", err)
+	}
+	return nil
+}
+
+// moves reports whether a realm's flows would lie elsewhere in the table, or be another realm's.
+func (a about) moves(now about) bool {
+	return len(a.Realms) != len(now.Realms) || slices.ContainsFunc(now.Realms, func(r aboutRealm) bool {
+		was, known := a.match(r)
+		return !known || was.Number != r.Number || was.First != r.First || was.Last != r.Last || was.Flows != r.Flows
+	})
 }
 
 // nextHops is how many the live maps have room for: ids in use stay what they are.
@@ -87,6 +116,9 @@ func (e *Engine) choose(spec *ebpf.CollectionSpec) error {
 func (g *generation) differs(spec *ebpf.CollectionSpec, fresh *generation) (string, error) {
 	if g.about.ABI != fresh.about.ABI {
 		return fmt.Sprintf("ABI %d became %d", g.about.ABI, fresh.about.ABI), nil
+	}
+	if g.about.moves(fresh.about) {
+		return "the realms are others", nil
 	}
 	for _, name := range shared(spec) {
 		there, now := g.maps[name], fresh.maps[name]
@@ -161,12 +193,15 @@ func sameEntry(a, b *ebpf.Map, key any) (bool, error) {
 
 // complete ends a start: what was counted in old maps meanwhile is added, what is no longer in
 // use is removed, and it is asserted that the programs are ours and run on the pinned maps.
-func (e *Engine) complete() error {
+func (e *Engine) complete(realms []Realm) error {
+	if err := e.dropLinks(); err != nil {
+		return err
+	}
+	if err := e.leave(realms); err != nil {
+		return err
+	}
 	if e.pins == nil {
 		return nil
-	}
-	if err := e.leaveDevices(); err != nil {
-		return err
 	}
 	if err := e.verify(); err != nil {
 		return err
@@ -196,22 +231,16 @@ func (e *Engine) complete() error {
 	return e.pins.keepOnly(e.target, e.step)
 }
 
-// leaveDevices takes our programs off devices that have no realm any more. What cannot be undone
-// there stays remembered, for the next start or for Unload.
-func (e *Engine) leaveDevices() error {
+// dropLinks takes our programs of former times off devices that have no realm any more.
+func (e *Engine) dropLinks() error {
+	if e.pins == nil {
+		return nil
+	}
 	for name := range maps.Clone(e.pins.links) {
 		if err := e.pins.drop(name); err != nil {
 			return err
 		}
 		e.step("leave " + name)
-	}
-	for _, ifindex := range e.undo.devices() {
-		if slices.ContainsFunc(e.hooks, func(h *hook) bool { return h.Ifindex == ifindex }) {
-			continue
-		}
-		if err := e.undo.device(e.space, ifindex); err != nil {
-			e.log.Warn("a device without a realm is not as it was before", "ifindex", ifindex, "error", err)
-		}
 	}
 	return nil
 }

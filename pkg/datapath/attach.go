@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"slices"
 
 	"github.com/cilium/ebpf"
 	"github.com/cilium/ebpf/link"
@@ -66,6 +67,9 @@ func Attached(ifindexes ...int) (list []Attachment, err error) {
 	defer s.close()
 	for _, ifindex := range ifindexes {
 		attrs, err := s.device(ifindex)
+		if gone(err) {
+			continue
+		}
 		if err != nil {
 			return nil, err
 		}
@@ -113,25 +117,28 @@ type hook struct {
 }
 
 // attach puts the programs on a device, or in the place of those that run there from
-// former times. Frames must arrive with their VLAN tags: a tag that the device has taken
-// off would put the packet into the untagged realm.
+// former times; those of this process stay. Frames must arrive with their VLAN tags: a tag that the
+// device has taken off would put the packet into the untagged realm.
 func (e *Engine) attach(ifindex int, tagged bool) error {
 	attrs, err := e.space.device(ifindex)
 	if err != nil {
 		return err
 	}
-	flags := tandemDeviceFlagDEVICE_BARE
 	if hasLinkLayer(attrs) {
-		flags = tandemDeviceFlagDEVICE_XDP
-		if err := e.attachHook(ifindex, attrs.Name, pinXDP, e.objs.TandemXdp, e.attachXDP); err != nil {
-			return fmt.Errorf("%s: %w", attrs.Name, err)
+		if e.hookOn(ifindex, hookXDP) == nil {
+			if err := e.attachHook(ifindex, attrs.Name, pinXDP, e.objs.TandemXdp, e.attachXDP); err != nil {
+				return fmt.Errorf("%s: %w", attrs.Name, err)
+			}
 		}
 		if err := e.keepTags(ifindex, attrs.Name, tagged); err != nil {
 			return fmt.Errorf("%s: %w", attrs.Name, err)
 		}
 	}
-	if err := e.tell(ifindex, flags); err != nil {
+	if err := e.flag(ifindex); err != nil {
 		return fmt.Errorf("%s: %w", attrs.Name, err)
+	}
+	if e.hookOn(ifindex, hookTCX, hookClsact) != nil {
+		return nil
 	}
 	if err := e.attachHook(ifindex, attrs.Name, pinTC, e.objs.TandemTc, e.attachTC); err != nil {
 		return fmt.Errorf("%s: %w", attrs.Name, err)
@@ -139,11 +146,42 @@ func (e *Engine) attach(ifindex int, tagged bool) error {
 	return nil
 }
 
-// tell lets the programs know what kind of device it is.
-func (e *Engine) tell(ifindex int, flags tandemDeviceFlag) error {
+// hookOn is our program at one of these hooks of a device, nil if there is none.
+func (e *Engine) hookOn(ifindex int, hooks ...string) *hook {
+	i := slices.IndexFunc(e.hooks, func(h *hook) bool { return h.Ifindex == ifindex && slices.Contains(hooks, h.Hook) })
+	if i < 0 {
+		return nil
+	}
+	return e.hooks[i]
+}
+
+// flag lets the programs know what kind of device it is: whether XDP runs there, and whether the ends of
+// its bursts are told.
+func (e *Engine) flag(ifindex int) error {
+	flags := tandemDeviceFlagDEVICE_BARE
+	if xdp := e.hookOn(ifindex, hookXDP); xdp != nil {
+		flags = tandemDeviceFlagDEVICE_XDP
+		polled := e.hookOn(0, hookPoll) != nil && xdp.Mode == modeNative
+		if polled {
+			var err error
+			if polled, err = e.space.isPolled(ifindex); err != nil {
+				return err
+			}
+		}
+		if polled {
+			flags |= tandemDeviceFlagDEVICE_BURST
+		}
+	}
+	return e.mark(ifindex, flags)
+}
+
+func (e *Engine) mark(ifindex int, flags tandemDeviceFlag) error {
 	var in tandemIngress
 	if err := e.objs.Ingress.Lookup(uint32(ifindex), &in); err != nil {
 		return fmt.Errorf("read the table of devices: %w", err)
+	}
+	if in.Flags == flags {
+		return nil
 	}
 	in.Flags = flags
 	if err := e.objs.Ingress.Put(uint32(ifindex), in); err != nil {
@@ -213,17 +251,11 @@ func (e *Engine) attachPoll() error {
 	}
 	e.step("attach " + hookPoll)
 	for _, h := range e.hooks {
-		if h.Mode != modeNative {
+		if h.Hook != hookXDP {
 			continue
 		}
-		polled, err := e.space.isPolled(h.Ifindex)
-		if err != nil {
+		if err := e.flag(h.Ifindex); err != nil {
 			return err
-		}
-		if polled {
-			if err := e.tell(h.Ifindex, tandemDeviceFlagDEVICE_XDP|tandemDeviceFlagDEVICE_BURST); err != nil {
-				return err
-			}
 		}
 	}
 	return nil

@@ -66,7 +66,7 @@ func TestBurstClock(t *testing.T) {
 	}
 	begin := func(t *testing.T, flags tandemDeviceFlag) call.Flow {
 		t.Helper()
-		if err := b.tell(1, flags); err != nil {
+		if err := b.mark(1, flags); err != nil {
 			t.Fatal(err)
 		}
 		endBurst(t)

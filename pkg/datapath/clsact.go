@@ -115,13 +115,15 @@ func (s *space) removeQdisc(ifindex int) error {
 	return nil
 }
 
+var errNoFilter = errors.New("the filter is gone")
+
 func (f *filter) program() (ebpf.ProgramID, error) {
 	found, err := f.space.findFilter(f.ifindex)
 	if err != nil {
 		return 0, err
 	}
 	if found == nil {
-		return 0, errors.New("the filter is gone")
+		return 0, errNoFilter
 	}
 	return ebpf.ProgramID(found.Id), nil
 }

@@ -25,7 +25,7 @@ var (
 
 // Config is what an Engine is made from.
 type Config struct {
-	// Realms, at least one.
+	// Realms, at least one. Their points change by Engine.Update.
 	Realms []Realm
 	// MaxCalls bounds the flows, at four a call: 1 to 1,048,576; 0 is 16,384.
 	MaxCalls int
@@ -67,6 +67,11 @@ type Engine struct {
 	step      func(name string)
 	migration *migration // while flows are copied
 
+	// placing is held while devices and points change; mu is not waited for under it for long.
+	placing sync.Mutex
+	tables  tables // as the programs have them
+	next    tables // as they shall have them
+
 	mu     sync.Mutex
 	closed bool
 	table  *table
@@ -88,22 +93,28 @@ func Open(cfg Config) (_ *Engine, err error) {
 			err = errors.Join(err, e.giveUp())
 		}
 	}()
-	for _, ifindex := range deviceList(cfg.Realms) {
-		tagged := slices.ContainsFunc(cfg.Realms, func(r Realm) bool { return r.Ifindex == ifindex && r.VLAN != 0 })
+	realms := cfg.Realms // of devices that are there
+	if realms, err = e.present(cfg.Realms); err != nil {
+		return nil, err
+	}
+	for _, ifindex := range append(deviceList(realms), 0) {
 		if e.migration != nil {
-			if err := e.migration.flows(ifindex); err != nil {
+			if err := e.migration.device(realms, ifindex); err != nil {
 				return nil, err
 			}
 			e.step("copy flows")
 		}
-		if err := e.attach(ifindex, tagged); err != nil {
+		if ifindex == 0 {
+			break
+		}
+		if err := e.serve(ifindex, isTagged(realms, ifindex)); err != nil {
 			return nil, err
 		}
 	}
 	if err := e.attachPoll(); err != nil {
 		return nil, err
 	}
-	if err := e.complete(); err != nil {
+	if err := e.complete(realms); err != nil {
 		return nil, err
 	}
 	e.adopt()
@@ -163,6 +174,20 @@ func prepare(cfg Config) (_ *Engine, err error) {
 		return nil, err
 	}
 	e.hops = newHops(cfg.NextHops, e.objs, e.realms, cfg.Log)
+	realms, err := e.present(cfg.Realms)
+	if err != nil {
+		return nil, err
+	}
+	if err = e.describe(cfg.Realms); err != nil {
+		return nil, err
+	}
+	if e.tables, err = readTables(e.objs); err != nil {
+		return nil, err
+	}
+	if err = e.arrange(realms); err != nil {
+		return nil, err
+	}
+	e.hops.serve(linkDevices(realms))
 	return e, nil
 }
 
@@ -183,9 +208,7 @@ func (e *Engine) load(cfg Config) (err error) {
 		return err
 	}
 	e.target = &generation{maps: set}
-	if e.realms, err = configure(spec, set, cfg); err != nil {
-		return err
-	}
+	e.realms = placesOf(cfg.Realms)
 	e.target.about = newAbout(cfg.Realms, e.realms, e.space)
 	if spec.Maps[mapAbout], err = e.target.about.spec(); err != nil {
 		return err
@@ -207,19 +230,6 @@ func (e *Engine) load(cfg Config) (err error) {
 	return writeGuard(e.objs, cfg.Guard, cfg.Realms)
 }
 
-// configure writes the configuration into maps that no program uses yet.
-func configure(spec *ebpf.CollectionSpec, set mapSet, cfg Config) (_ map[uint16]place, err error) {
-	objs := new(tandemObjects)
-	if err := spec.LoadAndAssign(&objs.tandemMaps, &ebpf.CollectionOptions{MapReplacements: set}); err != nil {
-		return nil, explain(err)
-	}
-	defer func() { err = errors.Join(err, objs.tandemMaps.Close()) }()
-	if err := writeDevices(objs.Devices, cfg.Realms); err != nil {
-		return nil, err
-	}
-	return writeRealms(objs, cfg.Realms)
-}
-
 func (cfg *Config) validate() error {
 	if len(cfg.Realms) == 0 {
 		return errors.New("the kernel engine has no realm")
@@ -230,27 +240,7 @@ func (cfg *Config) validate() error {
 	if cfg.MaxCalls < 0 || cfg.MaxCalls > maxMaxCalls {
 		return fmt.Errorf("max_calls is %d, not 1 to %d", cfg.MaxCalls, maxMaxCalls)
 	}
-	numbers := map[uint16]bool{}
-	places := map[[3]int]bool{}
-	for _, r := range cfg.Realms {
-		key := [3]int{r.Ifindex, int(r.OuterVLAN), int(r.VLAN)}
-		switch {
-		case r.Number == 0 || numbers[r.Number]:
-			return fmt.Errorf("realm number %d is zero or used twice", r.Number)
-		case places[key]:
-			return fmt.Errorf("realm %d: interface index %d and VLAN %d have a realm already", r.Number, r.Ifindex, r.VLAN)
-		case r.Ifindex <= 0 || r.Ifindex > maxIfindex:
-			return fmt.Errorf("realm %d: interface index %d is not 1 to %d", r.Number, r.Ifindex, maxIfindex)
-		case r.VLAN > 4094 || r.OuterVLAN > 4094 || (r.OuterVLAN != 0 && r.VLAN == 0):
-			return fmt.Errorf("realm %d: VLAN %d within %d: each is 0 to 4094, and an outer one needs an inner one", r.Number, r.VLAN, r.OuterVLAN)
-		case !r.Addr.Unmap().Is4() || r.Addr.Unmap().IsUnspecified():
-			return fmt.Errorf("realm %d: %s is not an IPv4 address", r.Number, r.Addr)
-		case r.Media.First == 0 || r.Media.First > r.Media.Last:
-			return fmt.Errorf("realm %d: media ports %s", r.Number, r.Media)
-		}
-		numbers[r.Number], places[key] = true, true
-	}
-	return nil
+	return validateRealms(cfg.Realms)
 }
 
 // Events yields what the programs saw: see call.MediaEventKind. It is closed by Close. While
@@ -272,6 +262,8 @@ type Attachment struct {
 
 // Attachments lists them, for status and metrics.
 func (e *Engine) Attachments() []Attachment {
+	e.placing.Lock()
+	defer e.placing.Unlock()
 	list := make([]Attachment, 0, len(e.hooks))
 	for _, h := range e.hooks {
 		if h.Ifindex != 0 {
@@ -318,6 +310,8 @@ func (e *Engine) Stats() (call.EngineStats, error) {
 // needs its tags. Without pins the programs are detached and flows end with their maps. It may
 // be called more than once.
 func (e *Engine) Close() error {
+	e.placing.Lock()
+	defer e.placing.Unlock()
 	e.mu.Lock()
 	if e.closed {
 		e.mu.Unlock()

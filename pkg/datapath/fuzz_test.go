@@ -9,7 +9,6 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
-	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -20,7 +19,6 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/tandem-sbc/tandem/pkg/call"
-	"github.com/tandem-sbc/tandem/pkg/g711"
 )
 
 // Ports that only the fuzzed flows have; the others are those of the rows of gates_test.go.
@@ -70,6 +68,7 @@ func newGateLab(tb testing.TB) *gateLab {
 		},
 		neighbourPort:    func(f *call.Flow) { f.Dest = at(carrierPeer.Addr().Next(), 30000) },
 		barePort:         func(f *call.Flow) { f.Dest = at(carrierPeer.Addr().Next().Next(), 30000) },
+		mtuPort:          func(f *call.Flow) { f.Dest = at(carrierPeer.Addr().Next().Next().Next(), 30000) },
 		latchPort:        func(f *call.Flow) { f.Latch, f.Payloads = latch, []call.Payload{{In: 8, Out: 97}, event} },
 		latchControlPort: func(f *call.Flow) { f.Latch, f.RTCP, f.Remote = latch, true, netip.AddrPort{} },
 	} {
@@ -84,6 +83,9 @@ func newGateLab(tb testing.TB) *gateLab {
 		case barePort:
 			l.ways[f.Dest.Addr()] = tandemWayKindWAY_BARE
 			l.hops.byRealm[carrier] = call.NextHop{Ifindex: l.carrier, Bare: true}
+		case mtuPort:
+			l.ways[f.Dest.Addr()] = tandemWayKindWAY_BARE
+			l.hops.byRealm[carrier] = call.NextHop{Ifindex: l.carrier, Bare: true, MTU: tunnelMTU}
 		}
 		l.install(tb, f)
 		l.hops.byRealm[carrier] = usual
@@ -107,181 +109,6 @@ func (l *gateLab) unlearn(tb testing.TB) {
 	}
 }
 
-// fate is what the model says of a packet.
-type fate struct {
-	verdict string // as Exit.Verdict; "" is what the guard's budgets decide: the stack, or dropped
-	flow    call.Flow
-	way     tandemWayKind
-	payload []byte // as it leaves
-}
-
-var (
-	toStack = fate{verdict: "stack"}
-	dropped = fate{verdict: "drop"}
-)
-
-// datagram is a frame taken apart as far as it is IPv4.
-type datagram struct {
-	realm  uint16
-	link   int // length of the header
-	ip     []byte
-	udp    []byte // nil unless it is UDP in one piece
-	source netip.AddrPort
-	dest   netip.AddrPort
-}
-
-// takeApart reads a frame; false is for frames that no realm has anything to do with.
-func takeApart(in []byte) (d datagram, ok bool) {
-	var tags []uint16
-	d.link = 14
-	for ; len(tags) < 2 && isTag(in[d.link-2:]); d.link += 4 {
-		if len(in) < d.link+4 {
-			return d, false
-		}
-		tags = append(tags, binary.BigEndian.Uint16(in[d.link:])&0xfff)
-	}
-	vlans := slices.DeleteFunc(tags, func(id uint16) bool { return id == 0 }) // IEEE 802.1Q 6.9: priority only
-	d.realm = map[string]uint16{
-		"[]": platform, "[201]": taggedPlatform, "[300 201]": doubleTagged,
-	}[fmt.Sprint(vlans)]
-	d.ip = in[d.link:]
-	if d.realm == 0 || binary.BigEndian.Uint16(in[d.link-2:]) != 0x0800 || len(d.ip) < 20 || d.ip[0]>>4 != 4 {
-		return d, false
-	}
-	source, dest := netip.AddrFrom4([4]byte(d.ip[12:])), netip.AddrFrom4([4]byte(d.ip[16:]))
-	d.source, d.dest = at(source, 0), at(dest, 0)
-	fragment := binary.BigEndian.Uint16(d.ip[6:])&0x3fff != 0
-	if d.ip[0] != 0x45 || d.ip[9] != unix.IPPROTO_UDP || fragment || len(d.ip) < 28 {
-		return d, true
-	}
-	udp := d.ip[20:]
-	total, length := int(binary.BigEndian.Uint16(d.ip[2:])), int(binary.BigEndian.Uint16(udp[4:]))
-	if length < 8 || 20+length > total || total > len(d.ip) {
-		return d, true
-	}
-	d.udp = udp[:length]
-	d.source, d.dest = at(source, binary.BigEndian.Uint16(udp)), at(dest, binary.BigEndian.Uint16(udp[2:]))
-	return d, true
-}
-
-func isTag(b []byte) bool { t := binary.BigEndian.Uint16(b); return t == 0x8100 || t == 0x88a8 }
-
-// foretell is the model: the contract and the RFCs in Go, and nothing of the program.
-func (l *gateLab) foretell(in []byte) fate {
-	d, ok := takeApart(in)
-	switch {
-	case !ok:
-		return toStack
-	case d.dest.Addr() != platformAddr && denied.Contains(d.source.Addr()):
-		return dropped
-	case d.dest.Addr() != platformAddr:
-		return toStack
-	}
-	if d.udp == nil || !mediaPorts.Contains(d.dest.Port()) {
-		return strangerFate(d)
-	}
-	flow, ok := l.flows[call.FlowKey{Realm: d.realm, Local: d.dest}]
-	if !ok {
-		return dropped
-	}
-	payload := d.udp[8:]
-	kind, terms, agreed := inspect(flow, payload)
-	learns := flow.Latch.Window != 0 && allowed.Contains(d.source.Addr()) && d.source.Port() != 0 &&
-		agreed && (kind == "rtp") != flow.RTCP
-	letIn := flow.Remote.IsValid() && flow.Remote.Port() != 0 && d.source == flow.Remote
-	if !agreed || (!letIn && !learns) {
-		return dropped
-	}
-	if kind == "rtcp" && flow.Mux {
-		above := call.FlowKey{Realm: d.realm, Local: at(platformAddr, d.dest.Port()+1)}
-		if flow, ok = l.flows[above]; !ok {
-			return dropped
-		}
-	}
-	if flow.Hold {
-		return dropped
-	}
-	f := fate{verdict: "forward", flow: flow, way: l.ways[flow.Dest.Addr()], payload: payload}
-	if kind == "rtp" {
-		f.payload, ok = treated(payload, terms)
-	}
-	if d.ip[8] < 2 || !ok {
-		f.verdict = "drop"
-	}
-	return f
-}
-
-// strangerFate is what the guard makes of a packet that is no media in one piece: the peer of the lab is known.
-func strangerFate(d datagram) fate {
-	header := int(d.ip[0]&0xf) * 4
-	fragment := binary.BigEndian.Uint16(d.ip[6:])
-	switch {
-	case (header > 20 || header == 20 && fragment&0x2000 != 0) && fragment&0x1fff == 0 && d.ip[9] == unix.IPPROTO_UDP &&
-		len(d.ip) >= header+8 && mediaPorts.Contains(binary.BigEndian.Uint16(d.ip[header+2:])):
-		return dropped // the stack would answer
-	case d.realm == platform && d.source.Addr() == platformPeer.Addr():
-		return toStack
-	case denied.Contains(d.source.Addr()):
-		return dropped
-	case d.ip[0] == 0x45 && d.ip[9] != unix.IPPROTO_UDP:
-		return toStack
-	}
-	return fate{}
-}
-
-// inspect says whether a payload is RTP or RTCP, what becomes of its payload type, and
-// whether the flow takes it (RFC 3550 5.1, RFC 5761 section 4).
-func inspect(f call.Flow, payload []byte) (kind string, terms call.Payload, agreed bool) {
-	if len(payload) < 8 || payload[0]>>6 != 2 {
-		return "", terms, false
-	}
-	if payload[1] >= 192 && payload[1] <= 223 {
-		return "rtcp", terms, true
-	}
-	if f.RTCP || len(payload) < 12+4*int(payload[0]&0xf) {
-		return "", terms, false
-	}
-	pt := payload[1] & 0x7f
-	for _, p := range f.Payloads {
-		if p.In == pt {
-			return "rtp", p, true
-		}
-	}
-	return "rtp", call.Payload{In: pt, Out: pt}, len(f.Payloads) == 0
-}
-
-// treated is RTP as the other side gets it; false if it cannot be converted.
-func treated(rtp []byte, terms call.Payload) (out []byte, ok bool) {
-	out = bytes.Clone(rtp)
-	out[1] = rtp[1]&0x80 | terms.Out
-	table := map[call.Treatment]*[256]byte{call.ALawToULaw: &g711.ALawToULaw, call.ULawToALaw: &g711.ULawToALaw}[terms.Treatment]
-	if table == nil {
-		return out, true
-	}
-	start, end := 12+4*int(rtp[0]&0xf), len(rtp)
-	if rtp[0]&0x10 != 0 {
-		if len(rtp) < start+4 {
-			return nil, false
-		}
-		words := int(binary.BigEndian.Uint16(rtp[start+2:]))
-		if start += 4 + 4*words; words > 64 {
-			return nil, false
-		}
-	}
-	if rtp[0]&0x20 != 0 {
-		if end -= int(rtp[len(rtp)-1]); len(rtp) > 2048 {
-			return nil, false
-		}
-	}
-	if start > end || end-start > 1504 {
-		return nil, false
-	}
-	for i := start; i < end; i++ {
-		out[i] = table[out[i]]
-	}
-	return out, true
-}
-
 // check runs a frame through both programs.
 func (l *gateLab) check(t *testing.T, in []byte) {
 	t.Helper()
@@ -295,6 +122,8 @@ func (l *gateLab) check(t *testing.T, in []byte) {
 	xdp := map[uint32]string{xdpPass: "stack", xdpDrop: "drop", xdpTX: "forward", xdpRedirect: "forward"}[verdict]
 	back := want.flow.OutRealm == taggedPlatform || want.flow.OutRealm == doubleTagged
 	switch {
+	case want.verdict == "answer":
+		wantAnswer(t, "XDP", in, out, verdict == xdpTX, true)
 	case xdp == "forward" && (verdict == xdpTX) != back:
 		t.Errorf("XDP: action %d", verdict)
 	case want.way > tandemWayKindWAY_LINK: // TC's to send, or to drop
@@ -303,23 +132,62 @@ func (l *gateLab) check(t *testing.T, in []byte) {
 		l.compare(t, "XDP", in, out, xdp, want, l.header(want))
 	}
 
+	l.checkTC(t, in, "TC", want)
+	if err := l.mark(1, tandemDeviceFlagDEVICE_BARE); err != nil {
+		t.Fatal(err)
+	}
+	l.checkTC(t, in, "TC of a tunnel", l.foretellBare(in))
+	if err := l.mark(1, 0); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// foretellBare is foretell for a device without link layer: what is in front of IP is of no account, but there
+// must be no doubt about where that is.
+func (l *gateLab) foretellBare(in []byte) fate {
+	if !bytes.Equal(in[12:14], []byte{0x08, 0x00}) || len(in) < 34 || bytes.Equal(in[:20], in[14:34]) {
+		return toStack
+	}
+	return l.foretell(in)
+}
+
+// checkTC runs a frame through the TC program.
+func (l *gateLab) checkTC(t *testing.T, in []byte, program string, want fate) {
+	t.Helper()
 	l.unlearn(t)
+	bare := program != "TC"
 	verdict, out, err := l.tryTC(in)
 	if errors.Is(err, unix.EINVAL) && len(in) < 14+40 {
 		return // the kernel makes no skb of less than a header of IPv4 or IPv6
 	}
 	if err != nil {
-		t.Fatalf("TC: %v: %x", err, in)
+		t.Fatalf("%s: %v: %x", program, err, in)
 	}
 	l.runs++
 	tc := map[uint32]string{tcUnspec: "stack", tcShot: "drop", tcRedirect: "forward"}[verdict]
 	header := l.header(want)
-	if want.verdict == "forward" && want.way > tandemWayKindWAY_LINK {
-		header = append(bytes.Clone(in[:12]), 0x08, 0x00) // the kernel's to write
-	} else if header != nil {
+	switch {
+	case want.verdict == "answer":
+		wantAnswer(t, program, in, out, verdict == tcRedirect, !bare)
+		return
+	case want.verdict == "forward" && bare && want.way == tandemWayKindWAY_BARE:
+		header = in[:14]
+	case want.verdict == "forward" && want.way == tandemWayKindWAY_BARE:
+		header = append(bytes.Clone(in[:12]), 0x08, 0x00)
+	case want.verdict == "forward" && want.way == tandemWayKindWAY_NEIGHBOUR:
+		header = append(make([]byte, 12), 0x08, 0x00) // the kernel's to write
+	case header != nil:
 		header = withoutFirstTag(header)
 	}
-	l.compare(t, "TC", in, out, tc, want, header)
+	l.compare(t, program, in, out, tc, want, header)
+}
+
+// wantAnswer asserts that the sender of a packet is told the MTU.
+func wantAnswer(t *testing.T, program string, in, out []byte, sent, swap bool) {
+	t.Helper()
+	if want := tellMTU(t, in, swap); !sent || !bytes.Equal(out, want) {
+		t.Errorf("%s: to\n%x\nis answered (%v)\n%x\ninstead of\n%x", program, in, sent, out, want)
+	}
 }
 
 // tryTC is runTC for frames that the kernel may not take.
@@ -507,7 +375,7 @@ func (l *gateLab) randomFrame(t *testing.T, rnd *rand.Rand) []byte {
 	t.Helper()
 	ports := []uint16{
 		plainPort, controlPort, heldPort, nobodyPort, taggedPort, untaggedPort, backPort, termsPort, lawPort, lawPort,
-		muxPort, muxPort + 1, muxLawPort, doublePort, neighbourPort, barePort, latchPort, latchControlPort, 30000, 5060,
+		muxPort, muxPort + 1, muxLawPort, doublePort, neighbourPort, barePort, mtuPort, mtuPort, latchPort, latchControlPort, 30000, 5060,
 	}
 	port := ports[rnd.IntN(len(ports))]
 	f := frame{src: platformPeer, dst: at(platformAddr, port), ttl: byte(1 + rnd.IntN(255)), tos: byte(rnd.Uint32())}
@@ -521,7 +389,10 @@ func (l *gateLab) randomFrame(t *testing.T, rnd *rand.Rand) []byte {
 	case doubleTagged:
 		f.vlans = []uint16{300, 201}
 	}
-	switch rnd.IntN(12) {
+	if port == mtuPort && rnd.IntN(2) == 0 {
+		dontFragment(&f)
+	}
+	switch rnd.IntN(14) {
 	case 0:
 		f.src = at(allowed.Addr().Next(), uint16(rnd.IntN(3)))
 	case 1:
@@ -529,9 +400,13 @@ func (l *gateLab) randomFrame(t *testing.T, rnd *rand.Rand) []byte {
 	case 2:
 		f.src = at(platformPeer.Addr(), uint16(rnd.Uint32()))
 	case 3:
-		f.vlans = [][]uint16{nil, {0}, {201}, {202}, {300, 201}, {201, 300}, {1, 2, 3}}[rnd.IntN(7)]
+		f.vlans = [][]uint16{nil, {0}, {201}, {202}, {300, 201}, {201, 300}, {1, 2, 3}, {underlayVLAN}, {0, 1, 2}}[rnd.IntN(9)]
 	case 4:
 		f.dst = at(carrierAddr, port)
+	case 5:
+		f.src = at([]netip.Addr{tunnelPeer, sharedPeer}[rnd.IntN(2)], 5060)
+	case 6:
+		f.vlans, f.dst = []uint16{underlayVLAN}, at(f.dst.Addr(), []uint16{500, 4500, 501, port}[rnd.IntN(4)])
 	}
 	f.payload = randomPayload(rnd, flow)
 	f.noSum = rnd.IntN(10) == 0

@@ -2,7 +2,6 @@ package datapath
 
 import (
 	"bytes"
-	"encoding/binary"
 	"flag"
 	"fmt"
 	"net/netip"
@@ -34,7 +33,15 @@ type gateRow struct {
 	segments bool
 	// back means that it leaves by the device it came by.
 	back bool
+	// bare means that the device has no link layer (TC only): the header in front of IP is that of a
+	// tunnel's outer packet.
+	bare bool
+	// priority is what TC sends it with, for 802.1p where that is not in its header.
+	priority uint32
 }
+
+// answered is the exit of packets whose sender is told the MTU.
+const answered = "drop fragmentation-needed"
 
 const onlyTC, onlyXDP = "not by XDP", "not by TC"
 
@@ -56,7 +63,11 @@ const (
 	neighbourPort
 	barePort
 	doublePort
+	mtuPort
 )
+
+// tunnelMTU is what the way of mtuPort takes, in bytes: a packet of 20 ms of G.711, and no more.
+const tunnelMTU = 200
 
 // installGateFlows makes a flow for each way through the gates.
 func installGateFlows(t *testing.T, b *bench) {
@@ -99,11 +110,17 @@ func installGateFlows(t *testing.T, b *bench) {
 		noDevicePort:   {Kind: tandemWayKindWAY_LINK, Len: 14, Device: 4711},
 		neighbourPort:  {Kind: tandemWayKindWAY_NEIGHBOUR, Device: uint32(b.carrier)},
 		barePort:       {Kind: tandemWayKindWAY_BARE, Device: uint32(b.carrier)},
+		mtuPort:        {Kind: tandemWayKindWAY_BARE, Device: uint32(b.carrier)},
 	}
 	id := uint16(700)
 	for port, way := range hops {
 		id++
-		copy(way.L2[:], l2(0))
+		if copy(way.L2[:], l2(0)); way.Kind > tandemWayKindWAY_LINK {
+			way.L2 = bareWay(carrierPeer.Addr(), call.NextHop{PCP: 5})
+		}
+		if port == mtuPort {
+			way.L2 = bareWay(netip.Addr{}, call.NextHop{MTU: tunnelMTU, PCP: 5})
+		}
 		hop := tandemNextHop{Way: [2]tandemWay{way}, Source: addr4(carrierAddr)}
 		if err := b.objs.NextHops.Put(uint32(id), hop); err != nil {
 			t.Fatal(err)
@@ -117,153 +134,6 @@ func installGateFlows(t *testing.T, b *bench) {
 func setRule(b *bench, p uint16, rule tandemRule) {
 	at := port(b, p)
 	b.table.activate(at, b.table.prepare(at, call.Flow{}, rule, 0))
-}
-
-// gateIn is a packet of the platform's peer as it arrives, gateOut the same as it leaves.
-func gateIn(t *testing.T, port uint16, change ...func(*frame)) []byte {
-	t.Helper()
-	f := frame{src: platformPeer, dst: netip.AddrPortFrom(platformAddr, port), tos: 0x02, payload: rtp(1, 160, 1)}
-	for _, c := range change {
-		c(&f)
-	}
-	return f.build(t)
-}
-
-func gateOut(t *testing.T, port uint16, change ...func(*frame)) []byte {
-	t.Helper()
-	f := frame{
-		src: netip.AddrPortFrom(carrierAddr, port+2), dst: carrierPeer, ttl: 63,
-		tos: 46<<2 | 0x02, payload: rtp(1, 160, 1), sent: true,
-	}
-	for _, c := range change {
-		c(&f)
-	}
-	return f.build(t)
-}
-
-func withPayload(p []byte) func(*frame)    { return func(f *frame) { f.payload = p } }
-func withVLANs(ids ...uint16) func(*frame) { return func(f *frame) { f.vlans = ids } }
-func withSource(a string) func(*frame)     { return func(f *frame) { f.src = netip.MustParseAddrPort(a) } }
-func withIP(m func(*layers.IPv4)) func(*frame) {
-	return func(f *frame) { f.mangle = func(ip *layers.IPv4, _ *layers.UDP) { m(ip) } }
-}
-
-func patch(in []byte, at int, value ...byte) []byte { copy(in[at:], value); return in }
-
-// options makes a packet's first 32 bits behind IP its options, and the next ones its ports.
-func options(in []byte, port uint16) []byte {
-	binary.BigEndian.PutUint16(in[14+24+2:], port)
-	return patch(in, 14, 0x46)
-}
-
-// typed is RTP of a payload type, octets of sound behind a header of that many contributors.
-func typed(pt uint8, contributors int, octets ...byte) []byte {
-	p := rtpOf(1, 160, 1, 0)
-	p[0] |= byte(contributors)
-	p[1] = p[1]&0x80 | pt
-	return append(append(p, make([]byte, 4*contributors)...), octets...)
-}
-
-func gateRows(t *testing.T) []gateRow {
-	in := func(port uint16, change ...func(*frame)) []byte { return gateIn(t, port, change...) }
-	out := func(port uint16, change ...func(*frame)) []byte { return gateOut(t, port, change...) }
-	contributors := append([]byte{0x8f}, rtp(1, 160, 1)[1:40]...) // 15 announced, none there
-	long := make([]byte, 1600)
-	stun := append([]byte{0, 1, 0, 0, 0x21, 0x12, 0xa4, 0x42}, make([]byte, 12)...)
-	event := []byte{5, 10, 0, 160}
-
-	return []gateRow{
-		{gate: "parse", name: "ARP", in: patch(in(plainPort), 12, 0x08, 0x06), exit: "stack not-ipv4"},
-		{gate: "parse", name: "IPv6", in: patch(in(plainPort), 12, 0x86, 0xdd), exit: "stack not-ipv4"},
-		{gate: "parse", name: "three tags", in: in(plainPort, withVLANs(1, 2, 3)), exit: "stack not-ipv4"},
-		{gate: "parse", name: "IP version 5", in: patch(in(plainPort), 14, 0x55), exit: "stack malformed"},
-		{gate: "parse", name: "half an IP header", in: in(plainPort)[:30], exit: "stack malformed", tc: onlyXDP},
-		{gate: "parse", name: "half a VLAN tag", in: in(plainPort, withVLANs(201))[:16], exit: "stack malformed"},
-		{gate: "parse", name: "several packets in one (GSO)", in: in(plainPort), exit: onlyTC, tc: "stack segments", segments: true},
-
-		{gate: "find_realm", name: "VLAN without a realm", in: in(plainPort, withVLANs(999)), exit: "stack no-realm"},
-		{gate: "find_realm", name: "a priority tag before the VLAN", in: in(untaggedPort, withVLANs(0, 201)), exit: "forward forwarded", out: out(untaggedPort)},
-		{gate: "find_realm", name: "a priority tag behind the VLAN", in: in(untaggedPort, withVLANs(201, 0)), exit: "forward forwarded", out: out(untaggedPort)},
-		{gate: "find_realm", name: "two tags without a realm", in: in(plainPort, withVLANs(201, 201)), exit: "stack no-realm"},
-
-		{gate: "guard", name: "media with IP options", in: options(in(plainPort), plainPort), exit: "drop not-plain"},
-		{gate: "guard", name: "media in fragments", in: in(plainPort, withIP(func(ip *layers.IPv4) { ip.Flags = layers.IPv4MoreFragments })), exit: "drop not-plain"},
-		{gate: "guard", name: "IP options", in: options(in(5060), 5060), exit: "stack ip-options"},
-		{gate: "guard", name: "first fragment", in: in(5060, withIP(func(ip *layers.IPv4) { ip.Flags = layers.IPv4MoreFragments })), exit: "stack fragment"},
-		{gate: "guard", name: "later fragment", in: in(plainPort, withIP(func(ip *layers.IPv4) { ip.FragOffset = 100 })), exit: "stack fragment"},
-		{gate: "guard", name: "TCP", in: patch(in(plainPort), 23, 6), exit: "stack not-udp"},
-		{gate: "guard", name: "half a UDP header", in: in(plainPort)[:40], exit: "stack malformed"},
-		{gate: "guard", name: "shorter than its IP length", in: in(plainPort)[:100], exit: "stack malformed"},
-		{gate: "guard", name: "UDP longer than IP", in: patch(in(plainPort), 38, 0xff, 0xff), exit: "stack malformed"},
-		{gate: "guard", name: "UDP shorter than its header", in: patch(in(plainPort), 38, 0, 7), exit: "stack malformed"},
-		{gate: "guard", name: "another address", in: in(plainPort, func(f *frame) { f.dst = netip.AddrPortFrom(carrierAddr, plainPort) }), exit: "stack not-local"},
-		{gate: "guard", name: "SIP of a known peer", in: in(5060), exit: "stack not-media"},
-		{gate: "guard", name: "SIP of a known peer, again and again", in: in(5060), before: 5, exit: "stack not-media"},
-		{gate: "guard", name: "below the media range", in: in(mediaPorts.First - 1), exit: "stack not-media"},
-		{gate: "guard", name: "SIP of a stranger", in: in(5060, withSource("192.0.2.66:5060")), exit: "stack not-media"},
-		{gate: "guard", name: "SIP of a stranger beyond his budget", in: in(5060, withSource("192.0.2.67:5060")), before: 3, exit: "drop sip-budget"},
-		{gate: "guard", name: "other UDP of a stranger", in: in(53, withSource("192.0.2.68:5060")), exit: "stack not-media"},
-		{gate: "guard", name: "other UDP of a stranger beyond his budget", in: in(53, withSource("192.0.2.69:5060")), before: 3, exit: "drop udp-budget"},
-		{gate: "guard", name: "SIP of a denied source", in: in(5060, withSource("203.0.113.7:5060")), exit: "drop denied"},
-		{gate: "guard", name: "TCP of a denied source", in: patch(in(5060, withSource("203.0.113.7:5060")), 23, 6), exit: "drop denied"},
-
-		{gate: "find_flow", name: "media port without a flow", in: in(30000), exit: "drop no-flow"},
-		{gate: "find_flow", name: "another realm's flow", in: in(taggedPort), exit: "drop no-flow"},
-
-		{gate: "check_source", name: "another port", in: in(plainPort, withSource("192.0.2.10:9")), exit: "drop source-refused"},
-		{gate: "check_source", name: "another address of source", in: in(plainPort, func(f *frame) { f.src = carrierPeer }), exit: "drop source-refused"},
-		{gate: "check_source", name: "no remote known", in: in(nobodyPort), exit: "drop source-refused"},
-		{gate: "check_source", name: "no remote known, source all zero", in: in(nobodyPort, withSource("0.0.0.0:0")), exit: "drop source-refused"},
-
-		{gate: "check_rtp", name: "RTP version 1", in: in(plainPort, withPayload(patch(rtp(1, 1, 1), 0, 0x40))), exit: "drop not-rtp"},
-		{gate: "check_rtp", name: "STUN", in: in(plainPort, withPayload(stun)), exit: "drop not-rtp"},
-		{gate: "check_rtp", name: "empty datagram", in: in(plainPort, withPayload(nil)), exit: "drop not-rtp"},
-		{gate: "check_rtp", name: "half an RTP header", in: in(plainPort, withPayload(rtp(1, 1, 1)[:11])), exit: "drop not-rtp"},
-		{gate: "check_rtp", name: "contributors beyond the end", in: in(plainPort, withPayload(contributors)), exit: "drop not-rtp"},
-		{gate: "check_rtp", name: "RTP on an RTCP port", in: in(controlPort), exit: "drop not-rtcp"},
-		{gate: "check_rtp", name: "half an RTCP header", in: in(controlPort, withPayload(rtcp()[:4])), exit: "drop not-rtcp"},
-		{gate: "check_rtp", name: "payload type not agreed on", in: in(termsPort, withPayload(typed(18, 0, 1, 2, 3))), exit: "drop payload-type"},
-
-		{gate: "demultiplex", name: "RTCP among RTP, agreed on", in: in(muxPort, withPayload(rtcp())), exit: "forward forwarded", out: out(muxPort+1, withPayload(rtcp()))},
-		{gate: "find_next_hop", name: "not ours to send", in: in(toStackPort), exit: "stack egress"},
-		{gate: "find_next_hop", name: "address resolved by the stack", in: in(neighbourPort), exit: "stack tc", tc: "forward forwarded", out: nil},
-		{gate: "find_next_hop", name: "device without link layer", in: in(barePort), exit: "stack tc", tc: "forward forwarded", out: nil},
-
-		{gate: "may_leave", name: "hold", in: in(heldPort), exit: "drop hold"},
-		{gate: "may_leave", name: "no way known", in: in(unresolvedPort), exit: "drop no-next-hop"},
-		{gate: "may_leave", name: "last hop", in: in(plainPort, func(f *frame) { f.ttl = 1 }), exit: "drop ttl-expired"},
-		{gate: "may_leave", name: "no hop left", in: in(plainPort, withIP(func(ip *layers.IPv4) { ip.TTL = 0 })), exit: "drop ttl-expired"},
-
-		{gate: "treat", name: "payload type as it is", in: in(termsPort), exit: "forward forwarded", out: out(termsPort)},
-		{gate: "treat", name: "telephone-event 96 to 101", in: in(termsPort, withPayload(typed(96, 0, event...))), exit: "forward forwarded", out: out(termsPort, withPayload(typed(101, 0, event...)))},
-		{gate: "treat", name: "the marker stays", in: in(termsPort, withPayload(typed(0x80|96, 0, event...))), exit: "forward forwarded", out: out(termsPort, withPayload(typed(0x80|101, 0, event...)))},
-		{gate: "treat", name: "comfort noise", in: in(termsPort, withPayload(typed(13, 0, 60))), exit: "forward forwarded", out: out(termsPort, withPayload(typed(13, 0, 60)))},
-		{gate: "treat", name: "A-law to mu-law", in: in(lawPort, withPayload(typed(8, 0, 0xd5, 0x55, 0x00, 0x80, 0x2a))), exit: "forward forwarded", out: out(lawPort, withPayload(typed(0, 0, 0xfe, 0x7e, 0x2a, 0xaa, 0x00)))},
-		{gate: "treat", name: "A-law behind two contributors", in: in(lawPort, withPayload(typed(8, 2, 0xd5))), exit: "forward forwarded", out: out(lawPort, withPayload(typed(0, 2, 0xfe)))},
-		{gate: "treat", name: "mu-law to A-law", in: in(lawPort, withPayload(typed(0, 0, 0xff, 0x7f))), exit: "forward forwarded", out: out(lawPort, withPayload(typed(8, 0, 0xd5, 0x55)))},
-		{gate: "treat", name: "more sound than can be converted", in: in(lawPort, withPayload(typed(8, 0, long...))), exit: "drop too-long"},
-
-		{gate: "send", name: "device gone", in: in(noDevicePort), exit: "drop no-device", tc: "forward forwarded"},
-		{gate: "send", name: "RTP", in: in(plainPort), exit: "forward forwarded", out: out(plainPort)},
-		{gate: "send", name: "padding behind the packet", in: append(in(plainPort), 0, 0, 0), exit: "forward forwarded", out: append(out(plainPort), 0, 0, 0)},
-		{gate: "send", name: "RTP with one byte", in: in(plainPort, withPayload(rtpOf(1, 1, 1, 1))), exit: "forward forwarded", out: out(plainPort, withPayload(rtpOf(1, 1, 1, 1)))},
-		{gate: "send", name: "RTCP", in: in(controlPort, withPayload(rtcp())), exit: "forward forwarded", out: out(controlPort, withPayload(rtcp()))},
-		{gate: "send", name: "RTCP among RTP, unasked", in: in(plainPort, withPayload(rtcp())), exit: "forward forwarded", out: out(plainPort, withPayload(rtcp()))},
-		{gate: "send", name: "no UDP checksum", in: in(plainPort, func(f *frame) { f.noSum = true }), exit: "forward forwarded", out: out(plainPort, func(f *frame) { f.noSum = true })},
-		{gate: "send", name: "TTL 2", in: in(plainPort, func(f *frame) { f.ttl = 2 }), exit: "forward forwarded", out: out(plainPort, func(f *frame) { f.ttl = 1 })},
-		{gate: "send", name: "DSCP taken off, congestion kept", in: in(plainPort, func(f *frame) { f.tos = 0xff }), exit: "forward forwarded", out: out(plainPort, func(f *frame) { f.tos = 46<<2 | 3 })},
-		{gate: "send", name: "tag to tag", in: in(taggedPort, withVLANs(201)), exit: "forward forwarded", out: out(taggedPort, withVLANs(202))},
-		{gate: "send", name: "tag to none", in: in(untaggedPort, withVLANs(201)), exit: "forward forwarded", out: out(untaggedPort)},
-		{
-			gate: "send", name: "none to tag, back where it came from", in: in(backPort), exit: "forward forwarded", back: true,
-			out: out(backPort, withVLANs(201), func(f *frame) { f.src = netip.AddrPortFrom(platformAddr, backPort+2); f.dst = platformPeer }),
-		},
-		{
-			gate: "send", name: "two tags to two tags", in: in(doublePort, withVLANs(300, 201)), exit: "forward forwarded", back: true,
-			out: out(doublePort, withVLANs(300, 201), func(f *frame) { f.src = netip.AddrPortFrom(platformAddr, doublePort+2); f.dst = platformPeer }),
-		},
-		{gate: "send", name: "priority tag is no VLAN", in: in(plainPort, withVLANs(0)), exit: "forward forwarded", out: out(plainPort)},
-	}
 }
 
 // skbuff is the part of struct __sk_buff that a program run takes and gives: the fields up
@@ -318,9 +188,13 @@ func (b *bench) checkExit(t *testing.T, exit string, run func()) {
 // of the rows.
 func TestGates(t *testing.T) {
 	rows := gateRows(t)
-	xdp, tc := newBench(t, 100), newBench(t, 100)
-	installGateFlows(t, xdp)
-	installGateFlows(t, tc)
+	xdp, tc, tunnel := newBench(t, 100), newBench(t, 100), newBench(t, 100)
+	for _, b := range []*bench{xdp, tc, tunnel} {
+		installGateFlows(t, b)
+	}
+	if err := tunnel.mark(1, tandemDeviceFlagDEVICE_BARE); err != nil {
+		t.Fatal(err)
+	}
 	left := map[string]bool{}
 	for _, row := range rows {
 		t.Run("XDP/"+row.name, func(t *testing.T) {
@@ -336,7 +210,11 @@ func TestGates(t *testing.T) {
 				return
 			}
 			left[exit] = true
-			checkTC(t, tc, row, exit)
+			on := tc
+			if row.bare {
+				on = tunnel
+			}
+			checkTC(t, on, row, exit)
 		})
 	}
 	for exit := range xdp.exits(t) {
@@ -362,7 +240,7 @@ func checkXDP(t *testing.T, b *bench, row gateRow) {
 	b.checkExit(t, row.exit, func() {
 		verdict, got := b.run(t, row.in)
 		want := map[string]uint32{"stack": xdpPass, "drop": xdpDrop, "forward": xdpRedirect}[strings.Fields(row.exit)[0]]
-		if row.back {
+		if row.back || row.exit == answered {
 			want = xdpTX
 		}
 		if verdict != want {
@@ -385,12 +263,17 @@ func checkTC(t *testing.T, b *bench, row gateRow, exit string) {
 	b.checkExit(t, exit, func() {
 		verdict, got, skb := b.runTC(t, row.in, row.segments)
 		want := map[string]uint32{"stack": tcUnspec, "drop": tcShot, "forward": tcRedirect}[strings.Fields(exit)[0]]
+		if exit == answered {
+			want = tcRedirect
+		}
 		if verdict != want {
 			t.Errorf("TC action %d, want %d", int32(verdict), int32(want))
 		}
 		switch {
 		case verdict == tcRedirect && (skb.Mark != 0 || skb.Tstamp != 0 || skb.QueueMapping != 0):
 			t.Errorf("leaves with mark %d, time %d, queue %d", skb.Mark, skb.Tstamp, skb.QueueMapping)
+		case verdict == tcRedirect && skb.Priority != row.priority:
+			t.Errorf("leaves with priority %d, want %d", skb.Priority, row.priority)
 		case verdict == tcUnspec && (skb.Mark != 7 || !bytes.Equal(got, row.in)):
 			t.Errorf("the stack gets mark %d and\n%x\nwant mark 7 and\n%x", skb.Mark, got, row.in)
 		case verdict == tcRedirect && row.out != nil && !bytes.Equal(got, withoutFirstTag(row.out)):
@@ -458,6 +341,8 @@ func describeFrame(frame []byte) string {
 			add("VLAN %d", l.VLANIdentifier)
 		case *layers.IPv4:
 			add("%s > %s, TTL %d, TOS 0x%02x", l.SrcIP, l.DstIP, l.TTL, l.TOS)
+		case *layers.ICMPv4:
+			add("ICMP %s, MTU %d", l.TypeCode, l.Seq)
 		case *layers.UDP:
 			add("ports %d > %d", uint16(l.SrcPort), uint16(l.DstPort))
 			if p := l.Payload; len(p) >= 12 && p[0]>>6 == 2 && (p[1] < 192 || p[1] > 223) {

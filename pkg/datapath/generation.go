@@ -42,24 +42,55 @@ type about struct {
 	Realms []aboutRealm
 }
 
-// aboutRealm is what flows are found by: a realm's place, address and media ports, and the
+// aboutRealm is what flows are found by: a realm's places, address and media ports, and the
 // index of the first of these in the flow table. What is written stays as it is, whatever
-// becomes of Realm.
+// becomes of Realm: the first place is where it was when a realm had just one.
 type aboutRealm struct {
 	Number, VLAN, OuterVLAN uint16
-	Ifindex                 int
+	Ifindex                 int // 0: no place
 	Addr                    netip.Addr
 	First, Last             uint16
 	Flows                   uint32
+	More                    []aboutPlace `json:",omitempty"`
 }
 
-// spec is a map that holds a.
-func (a about) spec() (*ebpf.MapSpec, error) {
+// aboutPlace is a device, and the tags of the frames there.
+type aboutPlace struct {
+	Ifindex         int
+	VLAN, OuterVLAN uint16
+}
+
+// places are all of them.
+func (r aboutRealm) places() []aboutPlace {
+	if r.Ifindex == 0 {
+		return nil
+	}
+	return append([]aboutPlace{{r.Ifindex, r.VLAN, r.OuterVLAN}}, r.More...)
+}
+
+// aboutRoom is what a realm may take in writing, in bytes: twice what one with 16 places does, so that
+// realms with other places need no other map.
+const aboutRoom = 2048
+
+// text is a in writing.
+func (a about) text() ([]byte, error) {
 	text, err := json.Marshal(a)
 	if err != nil {
 		return nil, fmt.Errorf("describe the maps: %w", err)
 	}
-	text = append(text, make([]byte, -len(text)&7)...)
+	size := aboutRoom * (1 + len(a.Realms))
+	if len(text) > size {
+		return nil, fmt.Errorf("describe the maps: %d bytes do not fit %d", len(text), size)
+	}
+	return append(text, make([]byte, size-len(text))...), nil
+}
+
+// spec is a map that holds a.
+func (a about) spec() (*ebpf.MapSpec, error) {
+	text, err := a.text()
+	if err != nil {
+		return nil, err
+	}
 	return &ebpf.MapSpec{
 		Name: mapAbout, Type: ebpf.Array, KeySize: 4, ValueSize: uint32(len(text)), MaxEntries: 1,
 		Contents: []ebpf.MapKV{{Key: uint32(0), Value: text}},

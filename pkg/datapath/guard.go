@@ -32,21 +32,23 @@ func interval(perSecond uint32) uint64 {
 	return uint64(time.Second) / uint64(perSecond)
 }
 
-// writeGuard brings the lists of peers and of denied sources in step with the
+// writeGuard brings the lists of known addresses and of denied sources in step with the
 // configuration. What is new is added before what is gone is taken out.
 func writeGuard(objs *tandemObjects, guard Guard, realms []Realm) error {
-	peers := map[tandemSource]bool{}
+	known := map[tandemSource]tandemKnownAs{}
 	for _, r := range realms {
+		known[tandemSource{Addr: addr4(r.Addr)}] |= tandemKnownAsKNOWN_LOCAL
 		for _, peer := range r.Peers {
-			peers[tandemSource{Addr: addr4(peer), Realm: r.Number}] = true
+			known[tandemSource{Addr: addr4(peer), Realm: r.Number}] = tandemKnownAsKNOWN_PEER
+			known[tandemSource{Addr: addr4(peer)}] |= tandemKnownAsKNOWN_PEER
 		}
 	}
-	if err := align(objs.Peers, peers); err != nil {
-		return fmt.Errorf("known peers: %w", err)
+	if err := align(objs.Peers, known); err != nil {
+		return fmt.Errorf("known addresses: %w", err)
 	}
-	denied := map[tandemDenied]bool{}
+	denied := map[tandemDenied]uint8{}
 	for _, prefix := range guard.Deny {
-		denied[tandemDenied{Bits: uint32(prefix.Bits()), Addr: addr4(prefix.Masked().Addr())}] = true
+		denied[tandemDenied{Bits: uint32(prefix.Bits()), Addr: addr4(prefix.Masked().Addr())}] = 1
 	}
 	if err := align(objs.Deny, denied); err != nil {
 		return fmt.Errorf("denied sources: %w", err)
@@ -54,19 +56,19 @@ func writeGuard(objs *tandemObjects, guard Guard, realms []Realm) error {
 	return nil
 }
 
-// align makes the keys of a map those that are wanted.
-func align[K comparable](m *ebpf.Map, want map[K]bool) error {
-	for key := range want {
-		if err := m.Put(key, uint8(1)); err != nil {
+// align makes the entries of a map those that are wanted.
+func align[K, V comparable](m *ebpf.Map, want map[K]V) error {
+	for key, value := range want {
+		if err := m.Put(key, value); err != nil {
 			return fmt.Errorf("add %v: %w", key, err)
 		}
 	}
 	var key K
-	var value uint8
+	var value V
 	var gone []K
 	entries := m.Iterate()
 	for entries.Next(&key, &value) {
-		if !want[key] {
+		if _, wanted := want[key]; !wanted {
 			gone = append(gone, key)
 		}
 	}

@@ -18,12 +18,15 @@ import (
 // The lab of the program tests: realm 1 (platform) is the loopback of a namespace, where
 // program runs come in; realm 2 (carrier) is a veth device, so that sending is a redirect;
 // realm 3 is realm 1's device with VLAN 201, realm 4 realm 2's with VLAN 202, realm 5 realm
-// 1's with VLAN 201 within 300.
+// 1's with VLAN 201 within 300. Realm 6 has its tunnels' outer side in VLAN 400 of realm 1's device.
 var (
 	platformAddr = netip.MustParseAddr("192.0.2.2")
 	carrierAddr  = netip.MustParseAddr("198.51.100.2")
 	platformPeer = netip.MustParseAddrPort("192.0.2.10:20000")
 	carrierPeer  = netip.MustParseAddrPort("198.51.100.10:30000")
+	tunnelAddr   = netip.MustParseAddr("10.60.0.1")
+	tunnelPeer   = netip.MustParseAddr("10.50.0.10")
+	sharedPeer   = netip.MustParseAddr("192.0.2.77") // of realms 1 and 6
 	mediaPorts   = call.PortRange{First: 16384, Last: 65535}
 )
 
@@ -33,7 +36,11 @@ const (
 	taggedPlatform
 	taggedCarrier
 	doubleTagged
+	tunnelled
 )
+
+// underlayVLAN is the outer side of realm 6's tunnels.
+const underlayVLAN = 400
 
 // denied is what the guard of the lab refuses.
 var denied = netip.MustParsePrefix("203.0.113.0/24")
@@ -60,11 +67,14 @@ func newBench(tb testing.TB, maxCalls int) *bench {
 		b.carrier = ifi.Index
 		b.Engine, err = prepare(Config{
 			Realms: []Realm{
-				{Number: platform, Ifindex: 1, Media: mediaPorts, Addr: platformAddr, SIPPort: 5060, Peers: []netip.Addr{platformPeer.Addr()}},
-				{Number: carrier, Ifindex: ifi.Index, Media: mediaPorts, Addr: carrierAddr},
-				{Number: taggedPlatform, Ifindex: 1, VLAN: 201, Media: mediaPorts, Addr: platformAddr},
-				{Number: taggedCarrier, Ifindex: ifi.Index, VLAN: 202, Media: mediaPorts, Addr: carrierAddr},
-				{Number: doubleTagged, Ifindex: 1, OuterVLAN: 300, VLAN: 201, Media: mediaPorts, Addr: platformAddr},
+				{Number: platform, Points: []Point{{Ifindex: 1}}, Media: mediaPorts, Addr: platformAddr, SIPPort: 5060,
+					Peers: []netip.Addr{platformPeer.Addr(), sharedPeer}},
+				{Number: carrier, Points: []Point{{Ifindex: ifi.Index}}, Media: mediaPorts, Addr: carrierAddr},
+				{Number: taggedPlatform, Points: []Point{{Ifindex: 1, VLAN: 201}}, Media: mediaPorts, Addr: platformAddr},
+				{Number: taggedCarrier, Points: []Point{{Ifindex: ifi.Index, VLAN: 202}}, Media: mediaPorts, Addr: carrierAddr},
+				{Number: doubleTagged, Points: []Point{{Ifindex: 1, OuterVLAN: 300, VLAN: 201}}, Media: mediaPorts, Addr: platformAddr},
+				{Number: tunnelled, Points: []Point{{Ifindex: 1, VLAN: underlayVLAN, Underlay: true}}, Media: mediaPorts, Addr: tunnelAddr,
+					Peers: []netip.Addr{tunnelPeer, sharedPeer}},
 			},
 			Guard:    Guard{Deny: []netip.Prefix{denied}, SIPPerSecond: 1, UDPPerSecond: 1},
 			MaxCalls: maxCalls,

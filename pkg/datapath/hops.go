@@ -3,7 +3,9 @@ package datapath
 import (
 	"fmt"
 	"log/slog"
+	"maps"
 	"net/netip"
+	"slices"
 	"sync"
 	"time"
 
@@ -34,9 +36,11 @@ type hops struct {
 	realms map[uint16]place
 	log    *slog.Logger
 
-	mu    sync.Mutex
-	ids   *slots
-	byKey map[hopKey]*hop // nil when stopped
+	mu      sync.Mutex
+	ids     *slots
+	byKey   map[hopKey]*hop // nil when stopped
+	devices map[int]bool    // that XDP can redirect to: replaced, never changed. Under serving
+	serving sync.RWMutex
 }
 
 // hop is one entry. Its own lock orders updates against its end, and is never held
@@ -50,6 +54,7 @@ type hop struct {
 
 	mu    sync.Mutex
 	gone  bool
+	told  call.NextHop // by the source
 	value tandemNextHop
 	ready chan struct{} // closed while resolved
 }
@@ -193,10 +198,25 @@ func (t *hops) stopAll() {
 func (h *hop) update(next call.NextHop) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
+	h.told = next
+	h.apply()
+}
+
+// again looks at what the source said last: its device may be a realm's by now, or not any more.
+func (h *hop) again() {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if h.told.Ifindex != 0 {
+		h.apply()
+	}
+}
+
+// apply brings the kernel's entry in step. The caller holds h.mu.
+func (h *hop) apply() {
 	if h.gone {
 		return
 	}
-	way := h.table.way(h.key, next)
+	way := h.table.way(h.key, h.told)
 	if way == h.value.Way[h.value.Active] {
 		return
 	}
@@ -250,10 +270,12 @@ func (t *hops) way(key hopKey, next call.NextHop) tandemWay {
 func (t *hops) wayWithoutHeader(next call.NextHop) tandemWay {
 	switch {
 	case next.Bare && next.Ifindex > 0:
-		return tandemWay{Kind: tandemWayKindWAY_BARE, Device: uint32(next.Ifindex)}
+		way := tandemWay{Kind: tandemWayKindWAY_BARE, Device: uint32(next.Ifindex)}
+		way.L2 = bareWay(netip.Addr{}, next)
+		return way
 	case next.Neighbour.Unmap().Is4() && next.NeighbourIfindex > 0:
 		way := tandemWay{Kind: tandemWayKindWAY_NEIGHBOUR, Device: uint32(next.NeighbourIfindex)}
-		*(*[4]byte)(way.L2[:]) = next.Neighbour.Unmap().As4()
+		way.L2 = bareWay(next.Neighbour, next)
 		return way
 	}
 	return tandemWay{}
@@ -261,12 +283,23 @@ func (t *hops) wayWithoutHeader(next call.NextHop) tandemWay {
 
 // isDevice reports whether XDP can redirect to a device: those of realms.
 func (t *hops) isDevice(ifindex int) bool {
-	for _, r := range t.realms {
-		if r.Ifindex == ifindex {
-			return true
-		}
+	t.serving.RLock()
+	defer t.serving.RUnlock()
+	return t.devices[ifindex]
+}
+
+// serve tells which devices XDP can redirect to. Next hops by a device that was none before are known
+// already.
+func (t *hops) serve(devices map[int]bool) {
+	t.serving.Lock()
+	t.devices = devices
+	t.serving.Unlock()
+	t.mu.Lock()
+	all := slices.Collect(maps.Values(t.byKey))
+	t.mu.Unlock()
+	for _, h := range all {
+		h.again()
 	}
-	return false
 }
 
 // wait returns when every hop is resolved or the time is over, whichever comes first.

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"encoding/binary"
 	"errors"
+	"fmt"
 	"net"
 	"net/netip"
 	"slices"
@@ -46,8 +47,18 @@ func newWire(t *testing.T) *wire {
 
 func (w *wire) connect(t *testing.T, name, own string, peer netip.AddrPort, realm uint16) side {
 	t.Helper()
+	return w.connectAs(t, name, own, peer, realm, 0)
+}
+
+// connectAs gives the gateway's device an index of its own, unless it is 0.
+func (w *wire) connectAs(t *testing.T, name, own string, peer netip.AddrPort, realm uint16, index int) side {
+	t.Helper()
 	s := side{space: netspace.New(t), name: name, addr: peer}
-	w.gateway.IP(t, "link add "+name+" type veth peer name tdmpeer netns "+s.space.Path)
+	as := ""
+	if index != 0 {
+		as = fmt.Sprint(" index ", index)
+	}
+	w.gateway.IP(t, "link add "+name+as+" type veth peer name tdmpeer netns "+s.space.Path)
 	w.gateway.IP(t, "addr add "+own+" dev "+name)
 	w.gateway.IP(t, "link set "+name+" up")
 	s.space.IP(t, "addr add "+peer.Addr().String()+"/24 dev tdmpeer")
@@ -122,8 +133,8 @@ func (w *wire) open(t *testing.T) (e *Engine, err error) {
 	w.gateway.Do(func() {
 		e, err = Open(Config{
 			Realms: []Realm{
-				{Number: platform, Ifindex: w.platform.index, Media: mediaPorts, Addr: platformAddr},
-				{Number: carrier, Ifindex: w.peer.index, Media: mediaPorts, Addr: carrierAddr},
+				{Number: platform, Points: []Point{{Ifindex: w.platform.index}}, Media: mediaPorts, Addr: platformAddr},
+				{Number: carrier, Points: []Point{{Ifindex: w.peer.index}}, Media: mediaPorts, Addr: carrierAddr},
 			},
 			MaxCalls: 10,
 			NextHops: w.hops,
@@ -362,7 +373,7 @@ func TestDevices(t *testing.T) {
 	// The loopback has no native mode.
 	w.gateway.Do(func() {
 		e, err = Open(Config{
-			Realms:   []Realm{{Number: 1, Ifindex: 1, Media: mediaPorts, Addr: platformAddr}},
+			Realms:   []Realm{{Number: 1, Points: []Point{{Ifindex: 1}}, Media: mediaPorts, Addr: platformAddr}},
 			NextHops: w.hops,
 		})
 	})

@@ -192,7 +192,7 @@ func (d *tun) receive(t *testing.T) []byte {
 func (w *wire) overTunnel(t *testing.T) (*tun, Config) {
 	t.Helper()
 	d, cfg := w.openTun(t), w.config("")
-	cfg.Realms[1].Ifindex, cfg.Realms[1].Bare = d.index, true
+	cfg.Realms[1].Points = []Point{{Ifindex: d.index, Bare: true}}
 	w.hops.byRealm[carrier] = call.NextHop{Ifindex: d.index, Bare: true}
 	return d, cfg
 }
@@ -355,12 +355,12 @@ func TestTags(t *testing.T) {
 	narrow := call.PortRange{First: 20000, Last: 20999}
 	cfg := w.config("")
 	cfg.Realms = []Realm{
-		{Number: platform, Ifindex: w.platform.index, Media: narrow, Addr: platformAddr},
-		{Number: taggedPlatform, Ifindex: w.platform.index, VLAN: 201, Media: narrow, Addr: platformAddr},
-		{Number: doubleTagged, Ifindex: w.platform.index, OuterVLAN: 300, VLAN: 201, Media: narrow, Addr: platformAddr},
-		{Number: carrier, Ifindex: w.peer.index, Media: narrow, Addr: carrierAddr},
-		{Number: taggedCarrier, Ifindex: w.peer.index, VLAN: 202, Media: narrow, Addr: carrierAddr},
-		{Number: doubleCarrier, Ifindex: w.peer.index, OuterVLAN: 301, VLAN: 203, Media: narrow, Addr: carrierAddr},
+		{Number: platform, Points: []Point{{Ifindex: w.platform.index}}, Media: narrow, Addr: platformAddr},
+		{Number: taggedPlatform, Points: []Point{{Ifindex: w.platform.index, VLAN: 201}}, Media: narrow, Addr: platformAddr},
+		{Number: doubleTagged, Points: []Point{{Ifindex: w.platform.index, OuterVLAN: 300, VLAN: 201}}, Media: narrow, Addr: platformAddr},
+		{Number: carrier, Points: []Point{{Ifindex: w.peer.index}}, Media: narrow, Addr: carrierAddr},
+		{Number: taggedCarrier, Points: []Point{{Ifindex: w.peer.index, VLAN: 202}}, Media: narrow, Addr: carrierAddr},
+		{Number: doubleCarrier, Points: []Point{{Ifindex: w.peer.index, OuterVLAN: 301, VLAN: 203}}, Media: narrow, Addr: carrierAddr},
 	}
 	plain := w.hops.byRealm[carrier]
 	withTags := func(tags ...byte) call.NextHop {

@@ -16,7 +16,7 @@ import (
 
 // sizes of the maps, from the configuration.
 type sizes struct {
-	ingress, realms, doubleTagged, flows, nextHops, peers, deny, exits uint32
+	ingress, realms, pairs, flows, nextHops, peers, deny, exits uint32
 }
 
 const (
@@ -27,6 +27,9 @@ const (
 	maxMaxCalls     = 1 << 20
 	// maxNextHops is the number of different destination addresses at a time: ids are 16 bits.
 	maxNextHops = 1 << 16
+	// indexes are the interface indexes that there is room for at the least: devices of the realms are made
+	// with indexes that are equal to media ports. They take 1 MiB.
+	indexes = 1 << 16
 	// vlans is VLANS of the ABI: entries in the realm table for each device.
 	vlans = 4096
 )
@@ -34,23 +37,23 @@ const (
 // planSizes counts what the configuration can have of each. The flow table takes 584
 // bytes for every media port of every realm, 9.6 MB for a range of 16,384.
 func planSizes(maxCalls int, realms []Realm, deny int) sizes {
+	room := spotsFor(realms)
 	n := sizes{
 		deny:   uint32(deny),
-		realms: uint32(max(1, len(deviceList(realms)))) * vlans,
+		realms: room.entries(),
+		pairs:  room.single,
 		// Twice the flows and some, for those that rest after use.
 		nextHops: uint32(min(2*flowsPerCall*maxCalls+1024, maxNextHops)),
 	}
 	for _, r := range realms {
-		n.ingress = max(n.ingress, uint32(r.Ifindex))
+		for _, p := range r.Points {
+			n.ingress = max(n.ingress, uint32(p.Ifindex))
+		}
 		n.exits = max(n.exits, uint32(r.Number))
 		n.flows += r.ports()
-		n.peers += uint32(len(r.Peers))
-		if r.OuterVLAN != 0 {
-			n.doubleTagged++
-		}
+		n.peers += 2*uint32(len(r.Peers)) + 1 // in the realm, and in any; and the realm's address
 	}
-	n.realms += n.doubleTagged
-	n.ingress++
+	n.ingress = (n.ingress/indexes + 1) * indexes
 	n.exits++
 	n.flows = max(n.flows, 1)
 	return n
@@ -67,7 +70,7 @@ func plan(n sizes, guard Guard) (*ebpf.CollectionSpec, error) {
 		tandemMapIngress:      n.ingress,
 		tandemMapDevices:      n.ingress,
 		tandemMapRealms:       n.realms,
-		tandemMapDoubleTagged: max(n.doubleTagged, 1),
+		tandemMapDoubleTagged: n.pairs,
 		tandemMapFlows:        n.flows,
 		tandemMapRares:        n.flows,
 		tandemMapPolicies:     n.flows,

@@ -43,6 +43,7 @@ type migration struct {
 type pair struct {
 	from     *generation
 	old, now aboutRealm
+	begun    bool // to be copied
 }
 
 // copied is the state of a flow when it was copied, in the new layout.
@@ -82,14 +83,14 @@ func (m *migration) begin(live *generation) error {
 	return m.hops(live)
 }
 
-// former finds a realm in the generation that its device runs on; if the device runs on none,
+// former finds a realm in the generation that its devices run on; if they run on none,
 // in the youngest that is live.
 func (p *pins) former(now aboutRealm) (*generation, aboutRealm, bool) {
-	live := p.live()
 	for _, running := range []bool{true, false} {
 		for _, g := range slices.Backward(p.generations) {
 			old, ok := g.about.match(now)
-			if ok && (running && p.running[old.Ifindex] == g || !running && g == live && p.running[old.Ifindex] == nil) {
+			home, runs := p.home(old)
+			if ok && home == g && runs == running {
 				return g, old, true
 			}
 		}
@@ -97,11 +98,26 @@ func (p *pins) former(now aboutRealm) (*generation, aboutRealm, bool) {
 	return nil, aboutRealm{}, false
 }
 
-// match finds a realm by its address and its place. Failing that its number will do: somebody
+// home is the youngest generation that a device of a realm runs on; if they run on none, the youngest
+// that is live.
+func (p *pins) home(r aboutRealm) (home *generation, runs bool) {
+	for _, place := range r.places() {
+		if g := p.running[place.Ifindex]; g != nil && (home == nil || g.number > home.number) {
+			home = g
+		}
+	}
+	if home == nil {
+		return p.live(), false
+	}
+	return home, true
+}
+
+// match finds a realm by its address and one of its places. Failing that its number will do: somebody
 // has changed the device or the VLAN.
 func (a about) match(now aboutRealm) (aboutRealm, bool) {
+	here := now.places()
 	byPlace := func(r aboutRealm) bool {
-		return r.Addr == now.Addr && r.Ifindex == now.Ifindex && r.VLAN == now.VLAN && r.OuterVLAN == now.OuterVLAN
+		return r.Addr == now.Addr && slices.ContainsFunc(r.places(), func(p aboutPlace) bool { return slices.Contains(here, p) })
 	}
 	byNumber := func(r aboutRealm) bool { return r.Addr == now.Addr && r.Number == now.Number }
 	i := slices.IndexFunc(a.Realms, byPlace)
@@ -171,31 +187,44 @@ func (m *migration) how(from *generation, name string) ([]move, error) {
 	return moves(old, now), nil
 }
 
-// flows copies those that come in by a device.
-func (m *migration) flows(ifindex int) error {
-	for _, p := range m.pairs {
-		if p.now.Ifindex != ifindex {
+// device copies the flows of realms that have a point on a device, but for those that were copied for
+// another one; with index 0 those of realms that have none.
+func (m *migration) device(realms []Realm, ifindex int) error {
+	for i := range m.pairs {
+		p := &m.pairs[i]
+		at := slices.IndexFunc(realms, func(r Realm) bool { return r.Number == p.now.Number })
+		here := slices.ContainsFunc(realms[at].Points, func(p Point) bool { return p.Ifindex == ifindex })
+		if p.begun || !here && (ifindex != 0 || len(realms[at].Points) != 0) {
 			continue
 		}
-		first, last := max(p.old.First, p.now.First), min(p.old.Last, p.now.Last)
-		for port := uint32(first); port <= uint32(last); port++ {
-			c := copied{pair: p, port: uint16(port)}
-			var err error
-			if c.state, err = m.read(c); err != nil {
+		p.begun = true
+		if err := m.flows(*p); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// flows copies those of a realm.
+func (m *migration) flows(p pair) error {
+	first, last := max(p.old.First, p.now.First), min(p.old.Last, p.now.Last)
+	for port := uint32(first); port <= uint32(last); port++ {
+		c := copied{pair: p, port: uint16(port)}
+		var err error
+		if c.state, err = m.read(c); err != nil {
+			return err
+		}
+		if c.state == nil {
+			continue
+		}
+		for i, name := range mapsOfFlows {
+			to, err := m.values(m.to, name)
+			if err != nil {
 				return err
 			}
-			if c.state == nil {
-				continue
-			}
-			for i, name := range mapsOfFlows {
-				to, err := m.values(m.to, name)
-				if err != nil {
-					return err
-				}
-				copy(to.at(c.now.at(c.port)), c.state[i])
-			}
-			m.copied = append(m.copied, c)
+			copy(to.at(c.now.at(c.port)), c.state[i])
 		}
+		m.copied = append(m.copied, c)
 	}
 	return nil
 }
@@ -346,7 +375,7 @@ func (m *migration) lost(p *pins) (int, error) {
 			return 0, err
 		}
 		for _, r := range g.about.Realms {
-			if p.running[r.Ifindex] != g {
+			if home, _ := p.home(r); home != g {
 				continue
 			}
 			for port := uint32(r.First); port <= uint32(r.Last); port++ {

@@ -223,9 +223,8 @@ func (w *wire) leaveOlder(t *testing.T, cfg Config, flows []call.Flow) {
 		older(spec)
 		set, err := newMaps(spec)
 		must(err)
-		places, err := configure(spec, set, cfg)
-		must(err)
-		what := newAbout(cfg.Realms, places, e.space)
+		e.realms = placesOf(cfg.Realms)
+		what := newAbout(cfg.Realms, e.realms, e.space)
 		what.ABI = 0
 		aboutSpec, err := what.spec()
 		must(err)
@@ -236,6 +235,8 @@ func (w *wire) leaveOlder(t *testing.T, cfg Config, flows []call.Flow) {
 		must(e.pins.begin(e.target, e.step))
 		e.objs, err = load(spec, set)
 		must(err)
+		e.tables = newTables()
+		must(e.arrange(cfg.Realms))
 		for i, f := range flows {
 			id := uint32(i + 1)
 			hop := tandemNextHop{Source: addr4(f.Source.Addr())}
@@ -247,7 +248,7 @@ func (w *wire) leaveOlder(t *testing.T, cfg Config, flows []call.Flow) {
 			flow := tandemFlow{Active: 1, Former: 1}
 			flow.Rule[0] = toRule(f, uint16(id))
 			value := append(slices.Clone(unsafe.Slice((*byte)(unsafe.Pointer(&flow)), unsafe.Sizeof(flow))), make([]byte, 8)...)
-			must(e.objs.Flows.Put(places[f.Key.Realm].flow(f.Key.Local.Port()), value))
+			must(e.objs.Flows.Put(e.realms[f.Key.Realm].flow(f.Key.Local.Port()), value))
 		}
 		for _, ifindex := range deviceList(cfg.Realms) {
 			must(e.attach(ifindex, false))

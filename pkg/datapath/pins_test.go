@@ -38,8 +38,8 @@ func newPins(t *testing.T) string {
 func (w *wire) config(pins string) Config {
 	return Config{
 		Realms: []Realm{
-			{Number: platform, Ifindex: w.platform.index, Media: mediaPorts, Addr: platformAddr},
-			{Number: carrier, Ifindex: w.peer.index, Media: mediaPorts, Addr: carrierAddr},
+			{Number: platform, Points: []Point{{Ifindex: w.platform.index}}, Media: mediaPorts, Addr: platformAddr},
+			{Number: carrier, Points: []Point{{Ifindex: w.peer.index}}, Media: mediaPorts, Addr: carrierAddr},
 		},
 		MaxCalls: 10,
 		NextHops: w.hops,
@@ -294,7 +294,7 @@ func TestFit(t *testing.T) {
 	w := newWire(t)
 	cfg := w.config(newPins(t))
 	cfg.Realms = append(cfg.Realms, Realm{
-		Number: 3, Ifindex: w.peer.index, OuterVLAN: 100, VLAN: 201, Media: mediaPorts, Addr: carrierAddr,
+		Number: 3, Points: []Point{{Ifindex: w.peer.index, OuterVLAN: 100, VLAN: 201}}, Media: mediaPorts, Addr: carrierAddr,
 		Peers: []netip.Addr{carrierPeer.Addr()},
 	})
 	flow := twoWay()[1]
@@ -315,13 +315,19 @@ func TestFit(t *testing.T) {
 		{"other limits", func(c *Config) { c.Guard.SIPPerSecond = 100 }, "1"},
 		{"fewer calls", func(c *Config) { c.MaxCalls = 5 }, "1"},
 		{"more calls", func(c *Config) { c.MaxCalls = 100 }, "2"},
-		{"another VLAN", func(c *Config) { c.Realms[2].VLAN = 202 }, "3"},
-		{"no double tag", func(c *Config) { c.Realms[2].OuterVLAN = 0 }, "4"},
+		{"another VLAN", func(c *Config) { c.Realms[2].Points = []Point{{Ifindex: w.peer.index, OuterVLAN: 100, VLAN: 202}} }, "2"},
+		{"no double tag", func(c *Config) { c.Realms[2].Points = []Point{{Ifindex: w.peer.index, VLAN: 202}} }, "2"},
+		{"no place", func(c *Config) { c.Realms[2].Points = nil }, "2"},
+		{"a device that does not exist yet", func(c *Config) { c.Realms[2].Points = []Point{{Ifindex: 4711}} }, "2"},
+		{"two places", func(c *Config) {
+			c.Realms[2].Points = []Point{{Ifindex: w.peer.index, VLAN: 203}, {Ifindex: w.platform.index, VLAN: 203}}
+		}, "2"},
+		{"fewer ports", func(c *Config) { c.Realms[2].Media.Last-- }, "3"},
 		{"a realm in front", func(c *Config) {
 			c.Realms[2].Number = 4
-			c.Realms = append(c.Realms, Realm{Number: 3, Ifindex: w.platform.index, VLAN: 300, Media: mediaPorts, Addr: platformAddr})
+			c.Realms = append(c.Realms, Realm{Number: 3, Points: []Point{{Ifindex: w.platform.index, VLAN: 300}}, Media: mediaPorts, Addr: platformAddr})
 			flow.Key.Realm = 4
-		}, "5"},
+		}, "4"},
 	} {
 		tt.change(&cfg)
 		e := w.start(t, cfg)
@@ -339,10 +345,12 @@ func TestFit(t *testing.T) {
 func peersOf(t *testing.T, e *Engine) (list []netip.Addr) {
 	t.Helper()
 	var peer tandemSource
-	var known uint8
+	var known tandemKnownAs
 	entries := e.objs.Peers.Iterate()
 	for entries.Next(&peer, &known) {
-		list = append(list, netip.AddrFrom4(peer.Addr))
+		if peer.Realm != 0 {
+			list = append(list, netip.AddrFrom4(peer.Addr))
+		}
 	}
 	if err := entries.Err(); err != nil {
 		t.Fatal(err)

@@ -201,8 +201,8 @@ func TestMemory(t *testing.T) {
 	// RTP and RTCP of each call at both of its sides.
 	ports := call.PortRange{First: 16384, Last: 16384 + 2*defaultMaxCalls - 1}
 	realms := []Realm{
-		{Number: platform, Ifindex: 2, Addr: platformAddr, Media: ports},
-		{Number: carrier, Ifindex: 3, Addr: carrierAddr, Media: ports},
+		{Number: platform, Points: []Point{{Ifindex: 2}}, Addr: platformAddr, Media: ports},
+		{Number: carrier, Points: []Point{{Ifindex: 3}}, Addr: carrierAddr, Media: ports},
 	}
 	spec, err := plan(planSizes(defaultMaxCalls, realms, 0), Guard{})
 	if err != nil {

@@ -92,34 +92,38 @@ const (
 type tandemExit uint32
 
 const (
-	tandemExitSTACK_NOT_IPV4      tandemExit = 0
-	tandemExitSTACK_IP_OPTIONS    tandemExit = 1
-	tandemExitSTACK_FRAGMENT      tandemExit = 2
-	tandemExitSTACK_NOT_UDP       tandemExit = 3
-	tandemExitSTACK_MALFORMED     tandemExit = 4
-	tandemExitSTACK_SEGMENTS      tandemExit = 5
-	tandemExitSTACK_NO_REALM      tandemExit = 6
-	tandemExitSTACK_NOT_LOCAL     tandemExit = 7
-	tandemExitSTACK_NOT_MEDIA     tandemExit = 8
-	tandemExitSTACK_EGRESS        tandemExit = 9
-	tandemExitSTACK_TC            tandemExit = 10
-	tandemExitDROP_DENIED         tandemExit = 11
-	tandemExitDROP_SIP_BUDGET     tandemExit = 12
-	tandemExitDROP_UDP_BUDGET     tandemExit = 13
-	tandemExitDROP_NO_FLOW        tandemExit = 14
-	tandemExitDROP_NOT_PLAIN      tandemExit = 15
-	tandemExitDROP_SOURCE_REFUSED tandemExit = 16
-	tandemExitDROP_NOT_RTP        tandemExit = 17
-	tandemExitDROP_NOT_RTCP       tandemExit = 18
-	tandemExitDROP_PAYLOAD_TYPE   tandemExit = 19
-	tandemExitDROP_TOO_LONG       tandemExit = 20
-	tandemExitDROP_HOLD           tandemExit = 21
-	tandemExitDROP_NO_NEXT_HOP    tandemExit = 22
-	tandemExitDROP_TTL_EXPIRED    tandemExit = 23
-	tandemExitDROP_NO_HEADROOM    tandemExit = 24
-	tandemExitDROP_NO_DEVICE      tandemExit = 25
-	tandemExitFORWARD_FORWARDED   tandemExit = 26
-	tandemExitEXITS               tandemExit = 27
+	tandemExitSTACK_NOT_IPV4            tandemExit = 0
+	tandemExitSTACK_IP_OPTIONS          tandemExit = 1
+	tandemExitSTACK_FRAGMENT            tandemExit = 2
+	tandemExitSTACK_NOT_UDP             tandemExit = 3
+	tandemExitSTACK_MALFORMED           tandemExit = 4
+	tandemExitSTACK_SEGMENTS            tandemExit = 5
+	tandemExitSTACK_NO_REALM            tandemExit = 6
+	tandemExitSTACK_NOT_LOCAL           tandemExit = 7
+	tandemExitSTACK_NOT_MEDIA           tandemExit = 8
+	tandemExitSTACK_UNDERLAY            tandemExit = 9
+	tandemExitSTACK_EGRESS              tandemExit = 10
+	tandemExitSTACK_TC                  tandemExit = 11
+	tandemExitDROP_DENIED               tandemExit = 12
+	tandemExitDROP_SIP_BUDGET           tandemExit = 13
+	tandemExitDROP_UDP_BUDGET           tandemExit = 14
+	tandemExitDROP_CLEAR_TEXT           tandemExit = 15
+	tandemExitDROP_WRONG_REALM          tandemExit = 16
+	tandemExitDROP_NO_FLOW              tandemExit = 17
+	tandemExitDROP_NOT_PLAIN            tandemExit = 18
+	tandemExitDROP_SOURCE_REFUSED       tandemExit = 19
+	tandemExitDROP_NOT_RTP              tandemExit = 20
+	tandemExitDROP_NOT_RTCP             tandemExit = 21
+	tandemExitDROP_PAYLOAD_TYPE         tandemExit = 22
+	tandemExitDROP_TOO_LONG             tandemExit = 23
+	tandemExitDROP_HOLD                 tandemExit = 24
+	tandemExitDROP_NO_NEXT_HOP          tandemExit = 25
+	tandemExitDROP_TTL_EXPIRED          tandemExit = 26
+	tandemExitDROP_NO_HEADROOM          tandemExit = 27
+	tandemExitDROP_NO_DEVICE            tandemExit = 28
+	tandemExitDROP_FRAGMENTATION_NEEDED tandemExit = 29
+	tandemExitFORWARD_FORWARDED         tandemExit = 30
+	tandemExitEXITS                     tandemExit = 31
 )
 
 type tandemFlow struct {
@@ -143,6 +147,13 @@ type tandemIngress struct {
 	Flags  tandemDeviceFlag
 	Pad    [3]uint8
 }
+
+type tandemKnownAs uint8
+
+const (
+	tandemKnownAsKNOWN_PEER  tandemKnownAs = 1
+	tandemKnownAsKNOWN_LOCAL tandemKnownAs = 2
+)
 
 type tandemLatchState uint32
 
@@ -220,7 +231,15 @@ type tandemRealm struct {
 	FirstPort uint16
 	LastPort  uint16
 	Flows     uint32
+	Flags     tandemRealmFlag
+	Pad       [3]uint8
 }
+
+type tandemRealmFlag uint8
+
+const (
+	tandemRealmFlagREALM_UNDERLAY tandemRealmFlag = 1
+)
 
 type tandemReport struct {
 	_      structs.HostLayout
@@ -272,7 +291,7 @@ type tandemStranger struct {
 
 type tandemTally struct {
 	_          structs.HostLayout
-	Packets    [27]uint64
+	Packets    [31]uint64
 	EventsLost uint64
 	Refusals   uint64
 	Sip        uint64

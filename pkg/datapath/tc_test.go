@@ -151,7 +151,7 @@ func TestTunnelDevice(t *testing.T) {
 		t.Fatal(err)
 	}
 	cfg := w.config(newPins(t))
-	cfg.Realms[1].Ifindex, cfg.Realms[1].Bare = tun.Index, true
+	cfg.Realms[1].Points = []Point{{Ifindex: tun.Index, Bare: true}}
 	for range 2 {
 		e := w.start(t, cfg)
 		got := e.Attachments()

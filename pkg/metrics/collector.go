@@ -43,6 +43,8 @@ func (c *Collector) Collect(ch chan<- prometheus.Metric) {
 	e.add(buildInfo, 1, c.sources.Version, runtime.Version(), c.sources.Node)
 	c.calls(e)
 	c.trunks(e)
+	c.networks(e)
+	c.tunnels(e)
 	c.media(e)
 	c.engine(e)
 	c.sip(e)
@@ -66,6 +68,7 @@ func (c *Collector) trunks(e emitter) {
 		return
 	}
 	for _, t := range c.sources.Trunks() {
+		e.add(trunkInService, oneIf(t.InService), t.Name, t.Realm)
 		e.add(trunkMaxCalls, float64(t.MaxCalls), t.Name, t.Realm, t.Kind)
 		for _, d := range []struct {
 			name string

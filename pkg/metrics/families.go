@@ -33,6 +33,45 @@ var (
 	trunkMaxCalls = gauge("trunk_max_calls",
 		"Limit on a trunk's calls, both directions together; 0 is none.", "trunk", "realm", "kind")
 
+	trunkInService = gauge("trunk_in_service", "Whether new calls may go to a trunk: 1 if they may, else 0.", "trunk", "realm")
+
+	realmUp = gauge("realm_up",
+		"Whether a realm's network can carry calls: 1 if it can, also while something of it is not as the config wants it, else 0.", "realm")
+	realmState   = gauge("realm_state", "State of a realm's network: 1 for the state it is in, 0 for the others.", "realm", "state")
+	realmObjects = gauge("realm_objects",
+		"Devices, addresses, routes, rules and settings that a realm wants of the kernel, by their state: whatever is not ok is drift.",
+		"realm", "state")
+	realmRepairs = counter("realm_repairs_total", "Objects that were put back after somebody had changed or removed them.", "realm")
+	realmLeaks   = counter("realm_leaks_total",
+		"Packets refused because they had no business in a realm, by reason: clear text where ESP is due, or another realm's addresses.",
+		"realm", "reason")
+
+	tunnelInfo = gauge("tunnel_info",
+		"A tunnel: rank 1 is its realm's primary, others are backups; the value is always 1.", "realm", "tunnel", "keying", "rank")
+	tunnelUp     = gauge("tunnel_up", "Whether a tunnel can carry traffic: 1 if it can, else 0.", "realm", "tunnel")
+	tunnelActive = gauge("tunnel_active", "Whether a realm's traffic leaves by this tunnel: 1 if it does, else 0.", "realm", "tunnel")
+	tunnelState  = gauge("tunnel_state", "State of a tunnel: 1 for the state it is in, 0 for the others.", "realm", "tunnel", "state")
+	tunnelCause  = gauge("tunnel_cause_info",
+		"Why a tunnel is not up, in a word; the value is always 1, and there is no sample while it is up.", "realm", "tunnel", "cause")
+	tunnelEstablished = gauge("tunnel_established_timestamp_seconds",
+		"When the IKE security association was made, in Unix time; no sample without one.", "realm", "tunnel")
+	tunnelRekeys = counter("tunnel_rekeys_total",
+		"New keys of a tunnel, by kind: of its IKE or child security association, or manual ones.", "realm", "tunnel", "kind")
+	tunnelBytes = counter("tunnel_bytes_total",
+		"Bytes decrypted (direction in) and encrypted (out), ESP's own not counted.", "realm", "tunnel", "direction")
+	tunnelPackets = counter("tunnel_packets_total",
+		"Packets decrypted (direction in) and encrypted (out).", "realm", "tunnel", "direction")
+	tunnelErrors = counter("tunnel_errors_total",
+		"Packets that a tunnel dropped, by kind, e.g. replay or integrity.", "realm", "tunnel", "kind")
+	tunnelFailures = counter("tunnel_failures_total",
+		"Attempts to bring a tunnel up that came to nothing, by cause.", "realm", "tunnel", "cause")
+	tunnelDPD = counter("tunnel_dpd_failures_total",
+		"How often the peer was given up because it did not answer (dead peer detection).", "realm", "tunnel")
+	monitorRTT = gauge("tunnel_monitor_rtt_seconds",
+		"Round trip of the last answered echo request through a tunnel; no sample before the first.", "realm", "tunnel")
+	monitorMissed = gauge("tunnel_monitor_missed",
+		"Echo requests in a row that had no answer; no sample without a monitor.", "realm", "tunnel")
+
 	mediaPackets = counter("trunk_media_packets_total",
 		"RTP packets that the trunk's peers sent in calls that were answered, early media included.", "trunk", "realm")
 	mediaBytes = counter("trunk_media_bytes_total",
@@ -96,7 +135,10 @@ var (
 var families = []family{
 	buildInfo,
 	callsActive, callsTotal, callsAnswered, callsFailed, callsEnded,
-	trunkActive, trunkAttempts, trunkCalls, trunkMaxCalls,
+	trunkActive, trunkAttempts, trunkCalls, trunkMaxCalls, trunkInService,
+	realmUp, realmState, realmObjects, realmRepairs, realmLeaks,
+	tunnelInfo, tunnelUp, tunnelActive, tunnelState, tunnelCause, tunnelEstablished,
+	tunnelRekeys, tunnelBytes, tunnelPackets, tunnelErrors, tunnelFailures, tunnelDPD, monitorRTT, monitorMissed,
 	mediaPackets, mediaBytes, mediaLost, mediaReordered, mediaDuplicated, mediaRefused, mediaOutOfPolicy, mediaRemoteLost,
 	mediaLegs, mediaMOS, mediaMOSMin, mediaJitter, mediaJitterMax, mediaRTT, mediaRTTMax,
 	engineInfo, engineFlows, enginePackets, engineExits, engineEvents, attachment, portsInUse,

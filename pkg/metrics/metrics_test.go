@@ -17,6 +17,7 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/testutil/promlint"
 	"go.uber.org/goleak"
 
 	"github.com/tandem-sbc/tandem/pkg/call"
@@ -51,10 +52,12 @@ func testSources() Sources {
 		Calls: func() Calls { return Calls{Active: 1, Total: 12, Answered: 9, Failed: 2} },
 		Trunks: func() []Trunk {
 			return []Trunk{{
-				Name: "genesys", Realm: "platform", Kind: "platform", MaxCalls: 100,
+				Name: "genesys", Realm: "platform", Kind: "platform", InService: true, MaxCalls: 100,
 				In: TrunkDirection{Active: 1, Attempts: 12, Answers: 9, Failures: 2}, Out: TrunkDirection{Attempts: 5, Answers: 5},
 			}}
 		},
+		Networks: testNetworks,
+		Tunnels:  testTunnels,
 		SIP: func() []SIP {
 			s := SIP{
 				Realm: "platform", Requests: map[string]InOut{"INVITE": {In: 12, Out: 5}}, Retransmissions: InOut{In: 1, Out: 2},
@@ -137,6 +140,17 @@ func TestFamilies(t *testing.T) {
 	}
 }
 
+// TestConventions (O1): names, units and types are as Prometheus' own linter wants them.
+func TestConventions(t *testing.T) {
+	problems, err := promlint.New(strings.NewReader(scrape(t, testSources()))).Lint()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, p := range problems {
+		t.Errorf("%s: %s", p.Metric, p.Text)
+	}
+}
+
 // nameOf reads a family's name: a Desc gives it only in its text.
 func nameOf(f family) string {
 	_, rest, _ := strings.Cut(f.desc.String(), `fqName: "`)
@@ -148,7 +162,7 @@ func nameOf(f family) string {
 func TestNeverLabelledByCall(t *testing.T) {
 	known := []string{
 		"version", "goversion", "node", "trunk", "realm", "kind", "direction", "result", "engine", "path", "reason", "verdict", "method", "class", "cause",
-		"device", "hook", "mode", "quality", "le",
+		"device", "hook", "mode", "quality", "le", "state", "tunnel", "keying", "rank",
 	}
 	for _, sample := range regexp.MustCompile(`\{.*\}`).FindAllString(scrape(t, testSources()), -1) {
 		for _, label := range regexp.MustCompile(`(\w+)="`).FindAllStringSubmatch(sample, -1) {

@@ -16,6 +16,9 @@ type Sources struct {
 	Attachments func() []Attachment
 	Calls       func() Calls
 	Trunks      func() []Trunk
+	// Networks are the realms' networks (N9), Tunnels all tunnels of all realms (I7).
+	Networks func() []call.Realm
+	Tunnels  func() []call.Tunnel
 	// Media may give some trunks' values and an error for the rest.
 	Media func() ([]TrunkMedia, error)
 	// Ended has the distribution of ended calls' media; nil leaves it out.
@@ -39,6 +42,8 @@ type Calls struct {
 // Trunk is one trunk with its directions apart: In comes from it, Out goes to it.
 type Trunk struct {
 	Name, Realm, Kind string
+	// InService means that new calls may go to it.
+	InService bool
 	// MaxCalls limits both directions together; 0 is no limit.
 	MaxCalls int
 	In, Out  TrunkDirection

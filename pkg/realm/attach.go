@@ -9,49 +9,37 @@ import (
 	"github.com/vishvananda/netlink"
 )
 
-// Attachment is a realm's place in the network as it is now.
-type Attachment struct {
+// place is where a realm's devices are now.
+type place struct {
 	// Ifindex is the physical device that frames come and go on.
 	Ifindex int
-	// AddressIfindex is the device with the realm's address: the physical one, or its VLAN device.
+	// AddressIfindex is the device with the realm's address: the physical one, its VLAN device, or
+	// the VRF of a realm with tunnels.
 	AddressIfindex int
 	// Bare means that the physical device has no link layer (tun, ipip, xfrm): packets come as IP.
 	Bare bool
 }
 
-// Attach finds the devices and addresses of all realms, in the order of the config.
-// Making them is not its business yet: what is missing is reported, all of it at once,
-// with the command that mends it.
-func Attach(realms []Config) ([]Attachment, error) {
-	list := make([]Attachment, len(realms))
-	var errs []error
-	for i, r := range realms {
-		var err error
-		if list[i], err = attach(r); err != nil {
-			errs = append(errs, fmt.Errorf("realm %s: %w", r.Name, err))
-		}
-	}
-	return list, errors.Join(errs...)
-}
-
-func attach(r Config) (Attachment, error) {
+// attach finds the devices and the address of a realm whose network is existing. What is
+// missing is reported with the command that mends it.
+func attach(r Config) (place, error) {
 	physical, device, err := devices(r)
 	if err != nil {
-		return Attachment{}, err
+		return place{}, err
 	}
 	has, err := hasAddress(device, r.Address.Addr())
 	if err != nil {
-		return Attachment{}, err
+		return place{}, err
 	}
 	if !has {
-		return Attachment{}, fmt.Errorf("device %s does not have the address %s; add it with: ip address add %s dev %s",
+		return place{}, fmt.Errorf("device %s does not have the address %s; add it with: ip address add %s dev %s",
 			r.Device(), r.Address.Addr(), r.Address, r.Device())
 	}
-	return newAttachment(physical, device), nil
+	return newPlace(physical, device), nil
 }
 
-func newAttachment(physical, device netlink.Link) Attachment {
-	return Attachment{Ifindex: physical.Attrs().Index, AddressIfindex: device.Attrs().Index, Bare: bare(physical.Attrs().EncapType)}
+func newPlace(physical, device netlink.Link) place {
+	return place{Ifindex: physical.Attrs().Index, AddressIfindex: device.Attrs().Index, Bare: bare(physical.Attrs().EncapType)}
 }
 
 // errOtherDevice means that the name of a VLAN device is taken.

@@ -1,6 +1,7 @@
 package realm
 
 import (
+	"log/slog"
 	"net/netip"
 	"strings"
 	"testing"
@@ -14,13 +15,16 @@ func TestAttach(t *testing.T) {
 	address := netip.MustParsePrefix("192.0.2.3/24")
 	var err error
 	l.gateway.Do(func() {
-		_, err = Attach([]Config{
-			l.config,
-			{Name: "gone", Interface: "tdmnone", Address: l.config.Address},
-			{Name: "untagged", Interface: "tdmgw", VLAN: 201, Address: l.config.Address},
-			{Name: "double", Interface: "tdmgw", OuterVLAN: 100, VLAN: 201, Address: l.config.Address},
-			{Name: "bare", Interface: "tdmgw", Address: address},
-		})
+		var n *Networks
+		if n, err = NewNetworks("test", []Network{
+			{Config: l.config},
+			{Config: Config{Name: "gone", Interface: "tdmnone", Address: l.config.Address}},
+			{Config: Config{Name: "untagged", Interface: "tdmgw", VLAN: 201, Address: l.config.Address}},
+			{Config: Config{Name: "double", Interface: "tdmgw", OuterVLAN: 100, VLAN: 201, Address: l.config.Address}},
+			{Config: Config{Name: "bare", Interface: "tdmgw", Address: address}},
+		}, slog.New(l.log)); err == nil {
+			err = n.Apply()
+		}
 	})
 	if err == nil {
 		t.Fatal("nothing is missing")
@@ -63,7 +67,7 @@ func TestOtherDevice(t *testing.T) {
 	l.gateway.IP(t, "link add tdmgw.201 type veth peer name tdmother")
 	var err error
 	l.gateway.Do(func() {
-		_, err = Attach([]Config{{Name: "carrier", Interface: "tdmgw", VLAN: 201, Address: l.config.Address}})
+		_, err = attach(Config{Name: "carrier", Interface: "tdmgw", VLAN: 201, Address: l.config.Address})
 	})
 	if err == nil || !strings.Contains(err.Error(), "tdmgw.201 is another device, not the 802.1q VLAN 201 of tdmgw") {
 		t.Errorf("error: %v", err)

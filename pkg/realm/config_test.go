@@ -3,6 +3,7 @@ package realm
 import (
 	"net/netip"
 	"testing"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
 
@@ -25,6 +26,9 @@ func TestConfigValidate(t *testing.T) {
 	}
 	ports := func(first, last uint16) func(*Config) {
 		return func(c *Config) { c.MediaPorts = call.PortRange{First: first, Last: last} }
+	}
+	routes := func(to, via string) func(*Config) {
+		return func(c *Config) { c.Routes = []Route{{netip.MustParsePrefix(to), netip.MustParseAddr(via)}} }
 	}
 	for _, row := range []struct {
 		name   string
@@ -72,6 +76,31 @@ func TestConfigValidate(t *testing.T) {
 		{"bad single port", ports(65535, 65535), "media_ports: 65535-65535 is not even a pair of ports; give FIRST-LAST, e.g. 16384-24575"},
 		{"bad SIP among media", func(c *Config) { c.SIPPort = 24576 }, "sip_port: 24576 lies in the realm's media_ports 24576-32767; move one of the two"},
 		{"bad SIP port", func(c *Config) { c.SIPPort = 0 }, "sip_port: 0 is out of range; give a number from 1024 to 65535"},
+		{"OK existing", func(c *Config) { c.Network = Existing }, ""},
+		{"OK MTU", func(c *Config) { c.MTU = 9000 }, ""},
+		{"OK route (N8)", routes("203.0.113.0/24", "198.51.100.3"), ""},
+		{"OK untagged with a short name", func(c *Config) { c.VLAN, c.Interface = 0, "enp101s0f1n" }, ""},
+		{"OK untagged with a long name, existing", func(c *Config) { c.VLAN, c.Interface, c.Network = 0, "enp101s0f1np1", Existing }, ""},
+		{"bad network", func(c *Config) { c.Network = "managd" }, `network: "managd" is not known here; did you mean "managed"?`},
+		{"bad long name for a label", func(c *Config) { c.VLAN, c.Interface = 0, "enp101s0f1np1" }, `interface: "enp101s0f1np1" has 13 characters, too many for the label "enp101s0f1np1:tdm" of the realm's address; rename it to at most 11 characters`},
+		{"bad MTU", func(c *Config) { c.MTU = 575 }, "mtu: 575 is out of range; give a number from 576 to 9000"},
+		{"bad SIP priority (N1)", func(c *Config) { c.SIPPCP = 8 }, "sip_pcp: 8 is out of range; give a number from 0 to 7"},
+		{"bad patience", func(c *Config) { c.KeepCalls = 25 * time.Hour }, "keep_calls: 25h0m0s is out of range; give 0s to 24h"},
+		{"bad return", func(c *Config) { c.ReturnAfter = -1 }, "return_after: -1ns is out of range; give 0s to 24h"},
+		{"bad route of nothing", func(c *Config) { c.Routes = []Route{{}} }, "routes[0].to: is missing; give an IPv4 prefix, e.g. 203.0.113.0/24\nroutes[0].via: is missing; give the router's address"},
+		{"bad route's bits", routes("203.0.113.1/24", "198.51.100.3"), "routes[0].to: 203.0.113.1/24 has bits behind its length; write 203.0.113.0/24"},
+		{"bad default route", routes("0.0.0.0/0", "198.51.100.3"), "routes[0].to: 0.0.0.0/0 is the default route; give the router as gateway"},
+		{"bad IPv6 route", routes("2001:db8::/32", "198.51.100.3"), "routes[0].to: 2001:db8::/32 is not IPv4; give an IPv4 prefix"},
+		{"bad router", routes("203.0.113.0/24", "198.51.100.9"), "routes[0].via: 198.51.100.9 is outside 198.51.100.0/29; give a router of that subnet"},
+		{"bad router is ourselves", routes("203.0.113.0/24", "198.51.100.2"), "routes[0].via: 198.51.100.2 is the realm's own address; give the router's address"},
+		{"bad route twice", func(c *Config) {
+			routes("203.0.113.0/24", "198.51.100.3")(c)
+			c.Routes = append(c.Routes, c.Routes[0])
+		}, "routes[1].to: 203.0.113.0/24 has a route already; give each prefix once"},
+		{"bad routes of somebody else", func(c *Config) {
+			routes("203.0.113.0/24", "198.51.100.3")(c)
+			c.Network = Existing
+		}, "routes: are somebody else's business with network: existing; make them yourself, or say network: managed"},
 		{"bad DSCP (M3)", func(c *Config) { c.DSCP = 64 }, "dscp: 64 is out of range; give a number from 0 to 63"},
 	} {
 		t.Run(row.name, func(t *testing.T) {
@@ -95,8 +124,15 @@ func TestValidateAll(t *testing.T) {
 	if err := ValidateAll(realms[:2]).Err(); err != nil {
 		t.Errorf("two realms side by side: %v", err)
 	}
+	// Each in its VRF: carriers may use the same addresses (N2).
+	realms[1].Address = realms[0].Address
+	if err := ValidateAll(realms[:2]).Err(); err != nil {
+		t.Errorf("two managed realms with one address: %v", err)
+	}
+	realms[1].Address = netip.MustParsePrefix("203.0.113.2/24")
+	realms[2].Network = Existing
 	const want = `[2].name: "carrier-a" is another realm's already; give each realm a name of its own
-[2].address: 198.51.100.2 is realm "carrier-a"'s already; give each realm an address of its own
+[2].address: 198.51.100.2 is realm "carrier-a"'s already; give each realm an address of its own, or say network: managed for both
 [2].media_ports: 24576-32767 overlaps realm "carrier-a" (24576-32767); give each realm a range of its own, e.g. 32768-40959`
 	if diff := cmp.Diff(want, ValidateAll(realms).Err().Error()); diff != "" {
 		t.Errorf("findings (-want +got):\n%s", diff)

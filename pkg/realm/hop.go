@@ -3,7 +3,7 @@ package realm
 import (
 	"encoding/binary"
 	"net"
-	"net/netip"
+	"slices"
 
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
@@ -15,10 +15,10 @@ import (
 const pcpShift = 13
 
 // realmLink is a realm with its devices as they are now; without its device its
-// Attachment is zero.
+// place is zero.
 type realmLink struct {
-	Config
-	Attachment
+	Network
+	place
 	// mac is the source of our frames; a bare device has no link-layer header.
 	mac  net.HardwareAddr
 	bare bool
@@ -27,13 +27,22 @@ type realmLink struct {
 	// addressed is false while the device lacks the realm's address: another machine may
 	// have taken it over, and nothing is sent in its name.
 	addressed bool
+	// mtu is that of a device without link layer, in bytes.
+	mtu int
+	// inner are the xfrm interfaces of a realm with tunnels that there are.
+	inner []inner
 	// master is the device that this one belongs to, e.g. its VRF, or 0.
 	master int
 }
 
+// inner is the xfrm interface of a tunnel.
+type inner struct{ ifindex, mtu int }
+
 func (r *realmLink) take(attrs *netlink.LinkAttrs) {
 	r.mac = attrs.HardwareAddr
-	r.bare = bare(attrs.EncapType)
+	if r.bare = r.tunnelled() || bare(attrs.EncapType); r.bare {
+		r.mtu = attrs.MTU
+	}
 	// As the kernel's netif_oper_up has it: many devices do not tell their state.
 	r.up = attrs.Flags&net.FlagUp != 0 && (attrs.OperState == netlink.OperUp || attrs.OperState == netlink.OperUnknown)
 	r.master = attrs.MasterIndex
@@ -55,16 +64,21 @@ func (r *realmLink) ready() bool { return r.up && r.addressed }
 
 // same reports whether nothing that next hops depend on has changed.
 func (r *realmLink) same(o *realmLink) bool {
-	return r.Attachment == o.Attachment && string(r.mac) == string(o.mac) && r.bare == o.bare &&
-		r.up == o.up && r.addressed == o.addressed && r.master == o.master
+	return r.place == o.place && string(r.mac) == string(o.mac) && r.bare == o.bare &&
+		r.up == o.up && r.addressed == o.addressed && r.master == o.master && r.mtu == o.mtu && slices.Equal(r.inner, o.inner)
 }
 
-// nextHop is how a frame leaves to a neighbour, which may be invalid: there is no route.
-func (r *realmLink) nextHop(neighbour netip.Addr, mac net.HardwareAddr) call.NextHop {
-	if !r.ready() || !neighbour.IsValid() {
+// nextHop is how a frame leaves by a lead to a neighbour with an address.
+func (r *realmLink) nextHop(to lead, mac net.HardwareAddr) call.NextHop {
+	switch {
+	case !r.ready() || !to.neighbour.IsValid():
 		return call.NextHop{}
+	case r.tunnelled():
+		return call.NextHop{Ifindex: to.tunnel, Bare: true, Neighbour: to.neighbour, NeighbourIfindex: to.tunnel, MTU: to.mtu, PCP: r.PCP}
 	}
-	next := call.NextHop{Ifindex: r.Ifindex, Bare: r.bare, Neighbour: neighbour, NeighbourIfindex: r.AddressIfindex}
+	next := call.NextHop{
+		Ifindex: r.Ifindex, Bare: r.bare, Neighbour: to.neighbour, NeighbourIfindex: r.AddressIfindex, MTU: r.mtu, PCP: r.PCP,
+	}
 	if !r.bare && len(mac) == 6 && len(r.mac) == 6 {
 		next.L2 = r.header(mac)
 	}

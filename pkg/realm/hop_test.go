@@ -25,6 +25,11 @@ func TestHopFromState(t *testing.T) {
 	}
 	bareHop := hop()
 	bareHop.Bare = true
+	bareHopOf := func(mtu int) call.NextHop {
+		h := bareHop
+		h.MTU = mtu
+		return h
+	}
 	mac := net.HardwareAddr{2, 0, 0, 0, 0, 0x10}
 	for _, row := range []struct {
 		name   string
@@ -40,6 +45,7 @@ func TestHopFromState(t *testing.T) {
 		{"two tags", func(r *realmLink) { r.OuterVLAN, r.VLAN, r.PCP = 100, 201, 5 }, router, mac,
 			hop(0x88, 0xa8, 0xa0, 100, 0x81, 0, 0xa0, 201, 8, 0)},
 		{"no link layer", func(r *realmLink) { r.bare, r.mac = true, nil }, router, nil, bareHop},
+		{"no link layer, with an MTU", func(r *realmLink) { r.bare, r.mac, r.mtu = true, nil, 1400 }, router, nil, bareHopOf(1400)},
 		{"no link layer, down", func(r *realmLink) { r.bare, r.mac, r.up = true, nil, false }, router, nil, call.NextHop{}},
 		{"unresolved", func(*realmLink) {}, router, nil, hop()},
 		{"an address that is not Ethernet's", func(*realmLink) {}, router, make(net.HardwareAddr, 20), hop()},
@@ -49,13 +55,16 @@ func TestHopFromState(t *testing.T) {
 	} {
 		t.Run(row.name, func(t *testing.T) {
 			r := realmLink{
-				Attachment: Attachment{Ifindex: 3, AddressIfindex: 7},
-				mac:        net.HardwareAddr{2, 0, 0, 0, 0, 2},
-				up:         true,
-				addressed:  true,
+				place:     place{Ifindex: 3, AddressIfindex: 7},
+				mac:       net.HardwareAddr{2, 0, 0, 0, 0, 2},
+				up:        true,
+				addressed: true,
 			}
 			row.change(&r)
-			if diff := cmp.Diff(row.want, r.nextHop(row.to, row.mac), cmpopts.EquateComparable(netip.Addr{})); diff != "" {
+			if row.want.Neighbour.IsValid() {
+				row.want.PCP = r.PCP // for the kernel's stack, which sends what L2 does not
+			}
+			if diff := cmp.Diff(row.want, r.nextHop(lead{neighbour: row.to}, row.mac), cmpopts.EquateComparable(netip.Addr{})); diff != "" {
 				t.Errorf("(-want +got):\n%s", diff)
 			}
 		})

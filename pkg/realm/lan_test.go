@@ -29,6 +29,7 @@ func newLAN(t *testing.T) *lan {
 	t.Helper()
 	l := &lan{gateway: netspace.New(t), peer: netspace.New(t), log: slog.DiscardHandler, config: Config{
 		Name:      "platform",
+		Network:   Existing,
 		Interface: "tdmgw",
 		Address:   netip.MustParsePrefix("192.0.2.2/24"),
 		Gateway:   netip.MustParseAddr("192.0.2.1"),
@@ -77,7 +78,7 @@ func (l *lan) make(t *testing.T) *Neighbours {
 	t.Helper()
 	var n *Neighbours
 	var err error
-	l.gateway.Do(func() { n, err = NewNeighbours([]Config{l.config}, slog.New(l.log)) })
+	l.gateway.Do(func() { n, err = NewNeighbours([]Network{{Number: 1, Config: l.config}}, slog.New(l.log)) })
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -209,3 +210,7 @@ func (l *lan) index(t *testing.T, device string) int {
 func header(to, from byte) []byte {
 	return []byte{2, 0, 0, 0, 0, to, 2, 0, 0, 0, 0, from, 8, 0}
 }
+
+func addr(s string) netip.Addr { return netip.MustParseAddr(s) }
+
+func prefix(s string) netip.Prefix { return netip.MustParsePrefix(s) }

@@ -3,6 +3,7 @@ package realm
 import (
 	"bytes"
 	"fmt"
+	"slices"
 
 	"github.com/vishvananda/netlink"
 	"github.com/vishvananda/netlink/nl"
@@ -27,7 +28,7 @@ func (n *Neighbours) link(data []byte) error {
 		}
 	}
 	return n.relinkWhere(func(r *realmLink) bool {
-		return r.AddressIfindex == int(msg.Index) || r.Ifindex == int(msg.Index) || r.Device() == name
+		return r.AddressIfindex == int(msg.Index) || r.Ifindex == int(msg.Index) || r.knows(int(msg.Index), name)
 	})
 }
 
@@ -39,6 +40,19 @@ func (n *Neighbours) address(data []byte) error {
 	}
 	index := int(nl.DeserializeIfAddrmsg(data).Index)
 	return n.relinkWhere(func(r *realmLink) bool { return r.AddressIfindex == index })
+}
+
+// knows reports whether a device is the realm's, or has the name of one.
+func (r *realmLink) knows(index int, name string) bool {
+	if !r.tunnelled() {
+		return r.Device() == name
+	}
+	for i := range r.Tunnels {
+		if TunnelDevice(r.Name, i+1) == name {
+			return true
+		}
+	}
+	return VRFName(r.Name) == name || slices.ContainsFunc(r.inner, func(t inner) bool { return t.ifindex == index })
 }
 
 func (n *Neighbours) relinkWhere(concerns func(*realmLink) bool) error {
@@ -108,18 +122,15 @@ func (n *Neighbours) relink(i int, flapped bool) error {
 // readLink finds a realm's device, the one it had or one that was made in its place, and
 // reads its state. With an error that is absent it returns the realm without a device.
 func readLink(r *realmLink) (realmLink, error) {
-	now := realmLink{Config: r.Config}
-	attachment := r.Attachment
+	now := realmLink{Network: r.Network}
+	at := r.place
 	var device netlink.Link
 	var err error = netlink.LinkNotFoundError{}
-	if attachment.AddressIfindex != 0 { // by its index, since it may have been renamed
-		device, err = netlink.LinkByIndex(attachment.AddressIfindex)
+	if at.AddressIfindex != 0 { // by its index, since it may have been renamed
+		device, err = netlink.LinkByIndex(at.AddressIfindex)
 	}
 	if absent(err) {
-		var physical netlink.Link
-		if physical, device, err = devices(r.Config); err == nil {
-			attachment = newAttachment(physical, device)
-		}
+		at, device, err = r.find()
 	}
 	if err != nil {
 		return now, err
@@ -127,7 +138,37 @@ func readLink(r *realmLink) (realmLink, error) {
 	if now.addressed, err = hasAddress(device, r.Address.Addr()); err != nil {
 		return now, err
 	}
-	now.Attachment = attachment
+	now.place = at
 	now.take(device.Attrs())
-	return now, nil
+	return now, now.readInner()
+}
+
+// find finds the realm's devices by their names.
+func (r *realmLink) find() (at place, device netlink.Link, err error) {
+	if r.tunnelled() {
+		if device, err = netlink.LinkByName(VRFName(r.Name)); err != nil {
+			return place{}, nil, err
+		}
+		return place{AddressIfindex: device.Attrs().Index, Bare: true}, device, nil
+	}
+	physical, device, err := devices(r.Config)
+	if err != nil {
+		return place{}, nil, err
+	}
+	return newPlace(physical, device), device, nil
+}
+
+// readInner finds the xfrm interfaces that there are.
+func (r *realmLink) readInner() error {
+	for i := range r.Tunnels {
+		device, err := netlink.LinkByName(TunnelDevice(r.Name, i+1))
+		if absent(err) {
+			continue
+		}
+		if err != nil {
+			return err
+		}
+		r.inner = append(r.inner, inner{device.Attrs().Index, device.Attrs().MTU})
+	}
+	return nil
 }

@@ -111,7 +111,7 @@ func (l *lan) up(t *testing.T) bool {
 	t.Helper()
 	var now realmLink
 	var err error
-	l.gateway.Do(func() { now, err = readLink(&realmLink{Config: l.config}) })
+	l.gateway.Do(func() { now, err = readLink(&realmLink{Network: Network{Config: l.config}}) })
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -2,6 +2,7 @@ package realm
 
 import (
 	"bytes"
+	"errors"
 	"fmt"
 	"log/slog"
 	"net"
@@ -39,9 +40,17 @@ type destination struct {
 	// asking puts look-ups of the way in order, so that none undoes a later one.
 	asking sync.Mutex
 
-	// neighbour that packets are handed to; invalid while there is no route.
+	lead
+	watchers map[*watcher]struct{}
+}
+
+// lead is where packets are handed to.
+type lead struct {
+	// neighbour is invalid while there is no route.
 	neighbour netip.Addr
-	watchers  map[*watcher]struct{}
+	// tunnel is the ifindex of the xfrm interface that the route leads by, and mtu its MTU; 0 for realms
+	// without tunnels.
+	tunnel, mtu int
 }
 
 // hop is a neighbour that destinations are reached by.
@@ -73,12 +82,9 @@ type watcher struct {
 	last   call.NextHop
 }
 
-// NewNeighbours takes in the realms' devices; realm number n is realms[n-1].
-func NewNeighbours(realms []Config, log *slog.Logger) (*Neighbours, error) {
-	attached, err := Attach(realms)
-	if err != nil {
-		return nil, err
-	}
+// NewNeighbours takes in the realms' devices; realm number n is networks[n-1]. Those of managed
+// realms may come later; a realm whose network is existing and that has none is an error.
+func NewNeighbours(networks []Network, log *slog.Logger) (*Neighbours, error) {
 	n := &Neighbours{
 		log:             log,
 		refreshInterval: refreshInterval,
@@ -86,17 +92,36 @@ func NewNeighbours(realms []Config, log *slog.Logger) (*Neighbours, error) {
 		hops:            make(map[realmAddr]*hop),
 		due:             make(map[*destination]struct{}),
 	}
-	for i, r := range realms {
-		now, err := readLink(&realmLink{Config: r, Attachment: attached[i]})
+	var errs []error
+	for i, r := range networks {
+		now, err := firstLink(r)
 		if err != nil {
-			return nil, fmt.Errorf("realm %s: %w", r.Name, err)
+			errs = append(errs, fmt.Errorf("realm %s: %w", r.Name, err))
+			continue
 		}
 		n.realms = append(n.realms, now)
 		if r.Gateway.IsValid() {
 			n.hops[realmAddr{uint16(i + 1), r.Gateway}] = &hop{kept: true, destinations: make(map[*destination]struct{})}
 		}
 	}
+	if err := errors.Join(errs...); err != nil {
+		return nil, err
+	}
 	return n, nil
+}
+
+// firstLink reads a realm's device. One of ours may come later: Run takes it in.
+func firstLink(r Network) (realmLink, error) {
+	if !r.managed() {
+		if _, err := attach(r.Config); err != nil {
+			return realmLink{}, err
+		}
+	}
+	now, err := readLink(&realmLink{Network: r})
+	if r.managed() && absent(err) {
+		err = nil
+	}
+	return now, err
 }
 
 // Watch calls update at once with what is known of the way to dst, and again at each
@@ -142,21 +167,21 @@ func (n *Neighbours) unwatch(d *destination, w *watcher) {
 	w.mu.Unlock()
 }
 
-// attach hands a destination's packets to a neighbour, or to none; the caller holds mu. It
-// returns the updates that are owed, and whether the neighbour has to be resolved.
-func (n *Neighbours) attach(d *destination, neighbour netip.Addr) (updates []pending, unread bool) {
+// attach hands a destination's packets to a neighbour, or to none, by the lead; the caller
+// holds mu. It returns the updates that are owed, and whether the neighbour has to be resolved.
+func (n *Neighbours) attach(d *destination, to lead) (updates []pending, unread bool) {
 	if n.destinations[d.realmAddr] != d { // nobody watches it any more
 		return nil, false
 	}
-	if d.neighbour != neighbour {
+	if d.lead != to {
 		n.detach(d)
-		d.neighbour = neighbour
+		d.lead = to
 		updates = d.collect()
 	}
-	if !neighbour.IsValid() {
+	if !to.neighbour.IsValid() {
 		return updates, false
 	}
-	key := realmAddr{d.realm, neighbour}
+	key := realmAddr{d.realm, to.neighbour}
 	h := n.hops[key]
 	if h == nil {
 		h = &hop{destinations: make(map[*destination]struct{})}
@@ -227,7 +252,7 @@ func (w *watcher) tell(current func() call.NextHop) {
 
 func equal(a, b call.NextHop) bool {
 	return a.Ifindex == b.Ifindex && a.Bare == b.Bare && a.Neighbour == b.Neighbour &&
-		a.NeighbourIfindex == b.NeighbourIfindex && bytes.Equal(a.L2, b.L2)
+		a.NeighbourIfindex == b.NeighbourIfindex && a.MTU == b.MTU && a.PCP == b.PCP && bytes.Equal(a.L2, b.L2)
 }
 
 // current is what is known of the way to a destination.
@@ -236,7 +261,7 @@ func (n *Neighbours) current(d *destination) call.NextHop {
 	defer n.mu.Unlock()
 	r := &n.realms[d.realm-1]
 	if h := n.hops[realmAddr{d.realm, d.neighbour}]; h != nil {
-		return r.nextHop(d.neighbour, h.mac)
+		return r.nextHop(d.lead, h.mac)
 	}
-	return r.nextHop(d.neighbour, nil)
+	return r.nextHop(d.lead, nil)
 }

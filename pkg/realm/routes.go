@@ -38,7 +38,7 @@ func (n *Neighbours) follow(d *destination) (updates []pending, unread realmAddr
 		return nil, realmAddr{}, nil
 	}
 
-	neighbour, err := r.neighbour(d.addr)
+	to, err := r.lead(d.addr)
 
 	n.mu.Lock()
 	defer n.mu.Unlock()
@@ -48,9 +48,9 @@ func (n *Neighbours) follow(d *destination) (updates []pending, unread realmAddr
 		}
 		return nil, realmAddr{}, err
 	}
-	updates, resolve := n.attach(d, neighbour)
+	updates, resolve := n.attach(d, to)
 	if resolve {
-		unread = realmAddr{d.realm, neighbour}
+		unread = realmAddr{d.realm, to.neighbour}
 	}
 	return updates, unread, nil
 }
@@ -115,6 +115,25 @@ func (n *Neighbours) doubtRoutes(to netip.Prefix) {
 			n.due[d] = struct{}{}
 		}
 	}
+}
+
+// lead returns where packets to dst go: into the tunnel that the VRF's route names, which asks
+// for no neighbour, or to a neighbour.
+func (r *realmLink) lead(dst netip.Addr) (lead, error) {
+	if !r.tunnelled() {
+		neighbour, err := r.neighbour(dst)
+		return lead{neighbour: neighbour}, err
+	}
+	route, err := r.ask(dst, true)
+	if err != nil || route == nil {
+		return lead{}, err
+	}
+	for _, t := range r.inner {
+		if via(route, dst, t.ifindex).IsValid() {
+			return lead{neighbour: dst, tunnel: t.ifindex, mtu: t.mtu}, nil
+		}
+	}
+	return lead{}, nil
 }
 
 // neighbour returns who takes packets to dst: a configured gateway beyond the subnet, or

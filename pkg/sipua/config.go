@@ -38,6 +38,8 @@ type Config struct {
 	Device string
 	// DSCP of everything sent, 0-63 (M3).
 	DSCP uint8
+	// Priority of everything sent, 0-7 (SO_PRIORITY): VLAN devices map it to 802.1p (N1).
+	Priority uint8
 	// UserAgent is the value of User-Agent and Server; empty leaves them out.
 	UserAgent string
 	// Peer admits a source address (S13). It is called for each datagram, so it
@@ -57,6 +59,8 @@ func (c *Config) check() error {
 		return fmt.Errorf("%w: listen address %s is not an IPv4 address of this host", ErrConfig, c.Listen.Addr())
 	case c.DSCP > 63:
 		return fmt.Errorf("%w: dscp %d is above 63", ErrConfig, c.DSCP)
+	case c.Priority > 7:
+		return fmt.Errorf("%w: priority %d is above 7", ErrConfig, c.Priority)
 	case c.Peer == nil || c.Handler == nil || c.Log == nil:
 		return fmt.Errorf("%w: Peer, Handler and Log are needed", ErrConfig)
 	}

@@ -187,7 +187,7 @@ func (l *leg) sendBye(cause call.Cause) {
 	branch := newBranch()
 	b := l.s.appendRequest(make([]byte, 0, 768), methodBye, &l.dialog, l.seq, branch, 70)
 	b = appendBody(appendReason(b, cause.Q850), nil)
-	over := func() {
+	over := func(error) {
 		l.mu.Lock()
 		l.end()
 		l.mu.Unlock()
@@ -200,7 +200,7 @@ func (l *leg) sendBye(cause call.Cause) {
 			tx.receive(m.status)
 			l.end()
 		}
-	}, func(*clientTx) { over() })
+	}, over)
 	if err != nil {
 		l.end()
 	}

@@ -56,9 +56,18 @@ type inbound struct {
 // to rig.in.
 func newRig(t *testing.T) *rig {
 	t.Helper()
+	return newRigIn(t, here, func(*Config) {})
+}
+
+// here is the test's own network namespace; netspace.Space.Do is another.
+func here(f func()) { f() }
+
+// newRigIn starts a stack in the namespace that do runs in, after a change to its config.
+func newRigIn(t *testing.T, do func(func()), change func(*Config)) *rig {
+	t.Helper()
 	r := &rig{t: t, in: make(chan inbound, 16)}
 	quit := make(chan struct{})
-	stack, err := Listen(Config{
+	cfg := Config{
 		Realm: "test", Listen: netip.MustParseAddrPort("127.0.0.1:0"), DSCP: 24, UserAgent: "tandem",
 		Peer: func(a netip.Addr) PeerKind {
 			if a.As4()[3] < 10 {
@@ -75,7 +84,11 @@ func newRig(t *testing.T) *rig {
 			}
 		}),
 		Log: slog.New(slog.DiscardHandler),
-	})
+	}
+	change(&cfg)
+	var stack *Stack
+	var err error
+	do(func() { stack, err = Listen(cfg) })
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -132,7 +145,16 @@ type peer struct {
 
 func (r *rig) peer(addr string) *peer {
 	r.t.Helper()
-	conn, err := net.ListenUDP("udp4", net.UDPAddrFromAddrPort(netip.MustParseAddrPort(addr+":0")))
+	return r.peerIn(here, addr)
+}
+
+func (r *rig) peerIn(do func(func()), addr string) *peer {
+	r.t.Helper()
+	var conn *net.UDPConn
+	var err error
+	do(func() {
+		conn, err = net.ListenUDP("udp4", net.UDPAddrFromAddrPort(netip.MustParseAddrPort(addr+":0")))
+	})
 	if err != nil {
 		r.t.Fatal(err)
 	}

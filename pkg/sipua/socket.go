@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
+	"slices"
 	"syscall"
 	"time"
 
@@ -48,6 +49,10 @@ func prepare(fd int, cfg *Config) error {
 	if err := unix.SetsockoptInt(fd, unix.IPPROTO_IP, unix.IP_TOS, int(cfg.DSCP)<<2); err != nil {
 		return fmt.Errorf("set DSCP %d: %w", cfg.DSCP, err)
 	}
+	// After IP_TOS, which sets a priority of its own.
+	if err := unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_PRIORITY, int(cfg.Priority)); err != nil {
+		return fmt.Errorf("set priority %d: %w", cfg.Priority, err)
+	}
 	// Beyond rmem_max only with CAP_NET_ADMIN; less than we ask for still works.
 	if unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_RCVBUFFORCE, receiveBuffer) != nil {
 		_ = unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_RCVBUF, receiveBuffer)
@@ -87,12 +92,21 @@ func (s *Stack) write(b []byte, to netip.AddrPort) error {
 	if len(b) > oversize {
 		s.count.oversize.Add(1)
 	}
-	if err := s.transmit(b, to); err != nil {
-		s.count.sendErrors.Add(1)
-		return fmt.Errorf("sipua: send to %s: %w", to, err)
+	err := s.transmit(b, to)
+	if err == nil {
+		return nil
 	}
-	return nil
+	s.count.sendErrors.Add(1)
+	if errno := syscall.Errno(0); errors.As(err, &errno) && slices.Contains(noWay, errno) {
+		return fmt.Errorf("%w %s: %w", ErrUnreachable, to, errno)
+	}
+	return fmt.Errorf("sipua: send to %s: %w", to, err)
 }
+
+// noWay are the errors of a socket that has no route to the target: the realm's routing table
+// says unreachable (no tunnel is up) or nothing, or its device or address is not there. Other
+// errors pass by themselves, such as that of a full queue.
+var noWay = []syscall.Errno{unix.EHOSTUNREACH, unix.ENETUNREACH, unix.ENODEV}
 
 // oversize is where RFC 3261 section 18.1.1 wants a congestion-controlled
 // transport. With UDP only, such a message goes out in fragments and is counted.

@@ -22,6 +22,11 @@ var (
 	ErrPending = errors.New("sipua: another INVITE is pending")
 	// ErrNotPending: there is nothing to answer or to acknowledge, or not any more.
 	ErrNotPending = errors.New("sipua: no INVITE is pending")
+	// ErrUnreachable: the kernel has no route to the target. It is wrapped together with the
+	// syscall.Errno.
+	ErrUnreachable = errors.New("sipua: no way to")
+	// ErrNoResponse: no final response came within 64*T1 (RFC 3261 section 17.1.2.2, timer F).
+	ErrNoResponse = errors.New("sipua: no response")
 	// ErrTransport: the target's transport is not one of the stack's.
 	ErrTransport = errors.New("sipua: unsupported transport")
 )

@@ -200,16 +200,21 @@ type clientTx struct {
 	ack    atomic.Pointer[[]byte] // the ACK of a final response of 300 or more
 	sent   atomic.Bool
 
-	// onResponse takes responses in order, on the reader's goroutine. onTimeout is
-	// called on a goroutine of its own if there was no final response in time.
+	// unsent is why the request could not be sent at all.
+	unsent error
+
+	// onResponse takes responses in order, on the reader's goroutine. onFailure is called on
+	// a goroutine of its own: with ErrNoResponse, the last call, if no final response came in
+	// time, and with ErrUnreachable each time that the request could not be repeated for want
+	// of a route, or, if it is a BYE, not be sent. The transaction goes on then.
 	onResponse func(*clientTx, *message)
-	onTimeout  func(*clientTx)
+	onFailure  func(error)
 }
 
 // request opens a client transaction and sends b.
 func (s *Stack) request(method, branch string, b []byte, to netip.AddrPort,
-	onResponse func(*clientTx, *message), onTimeout func(*clientTx)) (*clientTx, error) {
-	tx := &clientTx{s: s, key: clientKey{branch, method}, to: to, bytes: b, onResponse: onResponse, onTimeout: onTimeout}
+	onResponse func(*clientTx, *message), onFailure func(error)) (*clientTx, error) {
+	tx := &clientTx{s: s, key: clientKey{branch, method}, to: to, bytes: b, onResponse: onResponse, onFailure: onFailure}
 	origin := tokenOther
 	if method == methodInvite {
 		origin = tokenInvite
@@ -228,9 +233,9 @@ func (s *Stack) request(method, branch string, b []byte, to netip.AddrPort,
 	s.clients[tx.key] = tx
 	s.mu.Unlock()
 	s.count.request(method, false)
-	if err := tx.fsm.Init(); err != nil {
+	if tx.fsm.Init() != nil {
 		s.forgetClient(tx)
-		return nil, err
+		return nil, tx.unsent
 	}
 	return tx, nil
 }
@@ -255,7 +260,7 @@ func (tx *clientTx) over(err error) {
 	} else {
 		tx.s.forgetClient(tx)
 	}
-	tx.s.spawn(func() { tx.onTimeout(tx) })
+	tx.s.spawn(func() { tx.onFailure(ErrNoResponse) })
 }
 
 // receive tells the state machine of a response that changes its state. It must
@@ -286,12 +291,20 @@ func (tx *clientTx) WriteMsg(msg sip.Message) error {
 		tx.sendAck()
 		return nil
 	}
-	if tx.sent.Swap(true) {
+	err := tx.s.write(tx.bytes, tx.to)
+	first := !tx.sent.Swap(true)
+	if !first {
 		tx.s.count.retransmissionsOut.Add(1)
-		_ = tx.s.write(tx.bytes, tx.to) // as good as lost
-		return nil
 	}
-	return tx.s.write(tx.bytes, tx.to)
+	switch {
+	case err == nil:
+	case first && tx.key.method != methodBye:
+		tx.unsent = err
+	case errors.Is(err, ErrUnreachable):
+		// A BYE is repeated all the same: its peer is told if there is a way again in time.
+		tx.s.spawn(func() { tx.onFailure(err) })
+	}
+	return tx.unsent // otherwise it is as good as lost
 }
 
 func (tx *clientTx) sendAck() {

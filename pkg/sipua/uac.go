@@ -1,8 +1,11 @@
 package sipua
 
 import (
+	"errors"
+	"fmt"
 	"net/netip"
 	"strconv"
+	"syscall"
 
 	"github.com/emiago/sipgo/sip"
 
@@ -83,7 +86,7 @@ func appendTarget(b []byte, number string, to netip.AddrPort) []byte {
 func (l *leg) send(out *outInvite, b []byte) error {
 	tx, err := l.s.request(methodInvite, out.branch, b, l.hop,
 		func(_ *clientTx, m *message) { l.answered(out, m) },
-		func(*clientTx) { l.unanswered(out) })
+		func(err error) { l.failed(out, err) })
 	if err != nil {
 		return err
 	}
@@ -241,15 +244,38 @@ func firstWord(s string) string {
 	return s
 }
 
-// unanswered takes the end of the transaction without any response.
-func (l *leg) unanswered(out *outInvite) {
+// failed takes the end of the transaction without any response, or that the way to the peer
+// is gone.
+func (l *leg) failed(out *outInvite, err error) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if out.final {
+	switch {
+	case out.final:
+	case errors.Is(err, ErrUnreachable):
+		l.strand(out, err)
+	default:
+		out.final = true
+		l.fail(out, call.Rejection{Code: 408, Reason: "Request Timeout", Silent: true})
+	}
+}
+
+// strand gives up an initial INVITE that nobody has answered with anything when the way to
+// the peer is gone: the call may go elsewhere at once (T11). Somebody may have got it all the
+// same, and is sent a CANCEL as soon as he is heard of. mu is held.
+func (l *leg) strand(out *outInvite, err error) {
+	if !out.initial || out.provisional || l.due != nil || l.state != early {
 		return
 	}
-	out.final = true
-	l.fail(out, call.Rejection{Code: 408, Reason: "Request Timeout", Silent: true})
+	reason := err
+	if errno := syscall.Errno(0); errors.As(err, &errno) {
+		reason = errno
+	}
+	l.due = &call.Cause{
+		Code: "unreachable", By: "tandem", SIP: 503, Q850: 38,
+		Text: fmt.Sprintf("There is no way to %s any more: %s.", l.home, reason),
+	}
+	l.emit(call.Ended{Cause: *l.due})
+	l.closed = true
 }
 
 // fail reports that an INVITE of ours was refused; mu is held.
@@ -288,7 +314,7 @@ func (l *leg) cancelWhenAllowed() {
 		if m.status >= 200 && tx.status.Load() < 200 {
 			tx.receive(m.status)
 		}
-	}, func(*clientTx) {})
+	}, func(error) {})
 	// A peer that answers the CANCEL but never the INVITE must not keep us.
 	l.s.after(64*sip.T1, func() { l.forsake(out) })
 }
@@ -337,5 +363,5 @@ func (l *leg) refuseFork(out *outInvite, m *message) {
 		if m.status >= 200 && tx.status.Load() < 200 {
 			tx.receive(m.status)
 		}
-	}, func(*clientTx) {})
+	}, func(error) {})
 }

@@ -39,6 +39,12 @@ const (
 	DTMFNone   = "none"
 )
 
+// Ways to find out whether the peer takes calls, after its realm's tunnel was down.
+const (
+	ProbeOptions = "options"
+	ProbeNone    = "none"
+)
+
 // defaultPort of SIP over UDP (RFC 3261 section 19.1.2).
 const defaultPort = 5060
 
@@ -59,6 +65,7 @@ type Config struct {
 	Codecs      []string      `yaml:"codecs" json:"codecs" doc:"Audio codecs that the peer may be offered and may offer, in any spelling; telephone-event and comfort noise come with them."`
 	MaxCalls    int           `yaml:"max_calls" json:"max_calls" range:"0-1000000" doc:"Most calls at once, both directions together; 0 is no limit of the trunk's own. Beyond it calls get 503 with Retry-After."`
 	RingTimeout time.Duration `yaml:"ring_timeout" json:"ring_timeout" range:"1s-10m" doc:"How long an attempt out may ring before it is cancelled."`
+	Probe       string        `yaml:"probe" json:"probe" enum:"options,none" doc:"How the trunk of a realm with tunnels goes into service when a tunnel has come up: options asks each target with OPTIONS, once a second at most, until one gives a final answer other than 408 and 503; none needs no answer. Realms without tunnels are always in service."`
 
 	MediaSource   string         `yaml:"media_source" json:"media_source" enum:"strict,latch" doc:"Whose media is let in: strict takes it from the address and port of the peer's SDP only; latch is for a peer behind NAT and takes the first source of media_prefixes that sends RTP within latch_window, for good."`
 	LatchWindow   time.Duration  `yaml:"latch_window" json:"latch_window" range:"1s-60s" doc:"With latch: how long the source may be learned after each answer to an offer (183, 200) and each change of the peer's SDP. Once learned it stays until the SDP names another address."`
@@ -76,6 +83,7 @@ func (c *Config) SetDefaults() {
 	c.Transport = "udp"
 	c.Codecs = []string{"opus", "PCMA", "PCMU", "G722", "G729"}
 	c.RingTimeout = 180 * time.Second
+	c.Probe = ProbeOptions
 	c.MediaSource = Strict
 	c.LatchWindow = 5 * time.Second
 	c.DTMF = DTMFEvents
@@ -110,6 +118,7 @@ func (c Config) Validate() invalid.List {
 	if c.RingTimeout < time.Second || c.RingTimeout > 10*time.Minute { // T10
 		l.Add("ring_timeout", "give 1s to 10m", "%s is out of range", c.RingTimeout)
 	}
+	l.OneOf("probe", c.Probe, ProbeOptions, ProbeNone)
 	c.validateSource(&l)
 	c.validateDTMF(&l)
 	validateIdle(&l, "idle_timeout", c.IdleTimeout, 24*time.Hour)

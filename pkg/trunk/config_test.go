@@ -55,6 +55,8 @@ func TestConfigValidate(t *testing.T) {
 		{"bad limit (T3)", func(c *Config) { c.MaxCalls = -1 }, "max_calls: -1 is out of range; give a number from 0 to 1000000"},
 		{"bad ring timeout (T10)", func(c *Config) { c.RingTimeout = 11 * time.Minute }, "ring_timeout: 11m0s is out of range; give 1s to 10m"},
 
+		{"OK no probes (I3)", func(c *Config) { c.Probe = ProbeNone }, ""},
+		{"bad probe", func(c *Config) { c.Probe = "option" }, `probe: "option" is not known here; did you mean "options"?`},
 		{"OK learned media source (M7)", func(c *Config) { c.MediaSource, c.MediaPrefixes = Latch, prefixes("198.51.100.0/24", "10.0.0.0/8") }, ""},
 		{"OK learned from the targets (M7)", func(c *Config) { c.MediaSource = Latch }, ""},
 		{"bad media source", func(c *Config) { c.MediaSource = "learn" }, `media_source: "learn" is not known here; give one of strict, latch`},

@@ -6,15 +6,18 @@ import (
 	"net/netip"
 	"slices"
 	"sync/atomic"
+	"time"
 )
 
 // Table is all trunks and groups of a config. Its shape does not change; it is
-// safe for use by several goroutines.
+// safe for use by several goroutines. A trunk is in service until RealmDown says otherwise.
 type Table struct {
 	trunks []*Trunk
 	byName map[string]*Trunk
 	byPeer map[peer]*Trunk
 	groups map[string]*group
+	// told wakes Probe after the state of trunks was changed from outside.
+	told chan struct{}
 }
 
 type peer struct {
@@ -35,6 +38,7 @@ func New(trunks []Config, groups []GroupConfig) (*Table, error) {
 		byName: make(map[string]*Trunk, len(trunks)),
 		byPeer: make(map[peer]*Trunk, len(trunks)),
 		groups: make(map[string]*group, len(groups)),
+		told:   make(chan struct{}, 1),
 	}
 	for _, c := range trunks {
 		if err := t.add(c); err != nil {
@@ -73,6 +77,7 @@ func (t *Table) add(c Config) error {
 			tr.prefixes = append(tr.prefixes, host)
 		}
 	}
+	tr.service.Store(&service{Condition: Condition{State: InService, Since: time.Now()}})
 	t.trunks = append(t.trunks, tr)
 	t.byName[c.Name] = tr
 	return nil

@@ -22,9 +22,6 @@ func (d Direction) String() string {
 	return "out"
 }
 
-// inService is the state of every trunk until health and draining decide it (T1).
-const inService = "in-service"
-
 // Trunk is one SIP peer at work. It is safe for use by several goroutines.
 type Trunk struct {
 	config  Config
@@ -38,6 +35,8 @@ type Trunk struct {
 	slots  atomic.Uint64
 	cursor atomic.Uint32
 	counts [2]counts
+
+	service atomic.Pointer[service]
 }
 
 type counts struct{ attempts, answers, failures atomic.Uint64 }
@@ -142,8 +141,10 @@ type Status struct {
 	Name  string `json:"name"`
 	Realm string `json:"realm"`
 	Kind  string `json:"kind"`
-	// State is "in-service".
-	State string `json:"state"`
+	// State, Reason and Since: see Condition.
+	State  string    `json:"state"`
+	Reason string    `json:"reason,omitempty"`
+	Since  time.Time `json:"since,omitzero"`
 	// MaxCalls is the limit on both directions together; 0 is none.
 	MaxCalls int           `json:"max_calls"`
 	In       DirectionStat `json:"in"`
@@ -162,8 +163,10 @@ type DirectionStat struct {
 // Status reads the trunk's state.
 func (t *Trunk) Status() Status {
 	in, out := unpack(t.slots.Load())
+	c := t.Condition()
 	return Status{
-		Name: t.config.Name, Realm: t.config.Realm, Kind: t.config.Kind, State: inService, MaxCalls: t.config.MaxCalls,
+		Name: t.config.Name, Realm: t.config.Realm, Kind: t.config.Kind,
+		State: c.State, Reason: c.Reason, Since: c.Since, MaxCalls: t.config.MaxCalls,
 		In: t.counts[In].stat(in), Out: t.counts[Out].stat(out),
 	}
 }

@@ -211,7 +211,7 @@ func (n *network) open(t *testing.T, name string) *running {
 			cfg := datapath.Config{MaxCalls: 16, NextHops: n.hops}
 			for _, number := range []uint16{platform, carrier} {
 				cfg.Realms = append(cfg.Realms, datapath.Realm{
-					Number: number, Ifindex: n.hops[number].Ifindex, Addr: realms[number].gateway, Media: mediaPorts,
+					Number: number, Points: []datapath.Point{{Ifindex: n.hops[number].Ifindex}}, Addr: realms[number].gateway, Media: mediaPorts,
 				})
 			}
 			e.engine, err = datapath.Open(cfg)

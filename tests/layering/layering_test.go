@@ -31,15 +31,16 @@ var own = map[string][]string{
 	"pkg/datapath": {"pkg/call", "pkg/g711"},
 	"pkg/relay":    {"pkg/call", "pkg/g711"},
 	"pkg/realm":    {"pkg/call", "pkg/invalid"},
+	"pkg/ipsec":    {"pkg/call", "pkg/invalid"},
 	"pkg/sipua":    {"pkg/call", "pkg/header"},
 	"pkg/media":    {"pkg/call", "pkg/sdp", "pkg/ports", "pkg/quality"},
 	"pkg/b2bua":    {"pkg/call", "pkg/trunk", "pkg/route", "pkg/admit", "pkg/media"},
 	"pkg/cdr":      {"pkg/call", "pkg/invalid"},
 	"pkg/metrics":  {"pkg/call", "pkg/invalid"},
 	"pkg/admin":    {"pkg/call", "pkg/invalid"},
-	"pkg/config":   {"pkg/call", "pkg/invalid", "pkg/realm", "pkg/trunk", "pkg/route", "pkg/admit", "pkg/cdr", "pkg/metrics", "pkg/admin"},
+	"pkg/config":   {"pkg/call", "pkg/invalid", "pkg/realm", "pkg/ipsec", "pkg/trunk", "pkg/route", "pkg/admit", "pkg/cdr", "pkg/metrics", "pkg/admin"},
 	"pkg/app": {
-		"pkg/call", "pkg/realm", "pkg/trunk", "pkg/route", "pkg/admit", "pkg/datapath", "pkg/relay", "pkg/sipua",
+		"pkg/call", "pkg/realm", "pkg/ipsec", "pkg/trunk", "pkg/route", "pkg/admit", "pkg/datapath", "pkg/relay", "pkg/sipua",
 		"pkg/media", "pkg/b2bua", "pkg/cdr", "pkg/metrics", "pkg/admin", "pkg/config",
 	},
 	"cmd/tandemd": {"pkg/app", "pkg/config"},
@@ -50,13 +51,14 @@ var own = map[string][]string{
 var owners = map[string][]string{
 	// The kernel engine, and the packet generator, which is made of program runs.
 	"github.com/cilium/ebpf":                {"pkg/datapath", "tests/traffic"},
-	"github.com/vishvananda/":               {"pkg/datapath", "pkg/realm", "tests/"}, // datapath: its TC filters; devices are realm's
+	"github.com/vishvananda/":               {"pkg/datapath", "pkg/ipsec", "pkg/realm", "tests/"}, // datapath: its TC filters; ipsec: SAs; devices are realm's
 	"github.com/emiago/sipgo":               {"pkg/sipua"},
 	"github.com/pion/":                      {"pkg/quality", "pkg/sdp", "tests/"},
 	"github.com/prometheus/":                {"pkg/metrics"},
 	"github.com/goccy/go-yaml":              {"pkg/config"},
 	"github.com/invopop/jsonschema":         {"pkg/config"},
 	"github.com/spf13/cobra":                {"cmd/"},
+	"github.com/strongswan/govici":          {"pkg/ipsec", "tests/"},
 	"github.com/oklog/ulid":                 {"pkg/b2bua"},
 	"github.com/gopacket/gopacket":          {"tests/"},
 	"github.com/safchain/ethtool":           {"tests/"},

@@ -4,6 +4,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"maps"
 	"net"
 	"sync"
 	"sync/atomic"
@@ -32,6 +33,7 @@ type Capture struct {
 	// Host where the capture runs.
 	Host string
 
+	wire   bool
 	fd     int
 	ring   []byte
 	stop   chan struct{}
@@ -48,7 +50,19 @@ type Capture struct {
 // Capture starts to record on a device of a host. What is sent after it has returned
 // is seen.
 func (l *Lab) Capture(host, device string) (*Capture, error) {
-	c := &Capture{Host: host, fd: -1, stop: make(chan struct{}), done: make(chan struct{}), log: newLog(host)}
+	return l.capture(&Capture{log: newLog(host)}, host, device)
+}
+
+// CaptureWire is Capture, and counts each frame that crosses the interface, those for other
+// hosts too: for the port of a switch.
+func (l *Lab) CaptureWire(host, device string) (*Capture, error) {
+	c := &Capture{log: newLog(host), wire: true}
+	c.log.Wire = Census{}
+	return l.capture(c, host, device)
+}
+
+func (l *Lab) capture(c *Capture, host, device string) (*Capture, error) {
+	c.Host, c.fd, c.stop, c.done = host, -1, make(chan struct{}), make(chan struct{})
 	if err := l.Do(host, func() error { return c.open(device) }); err != nil {
 		c.close()
 		return nil, fmt.Errorf("capture on %s/%s: %w", host, device, err)
@@ -143,13 +157,34 @@ func (c *Capture) read(block []byte, header *unix.TpacketHdrV1) {
 		pkt := (*unix.Tpacket3Hdr)(unsafe.Pointer(&block[offset]))
 		// The link-layer address stands behind the header: TPACKET_ALIGN(sizeof(tpacket3_hdr)).
 		ll := (*unix.RawSockaddrLinklayer)(unsafe.Pointer(&block[offset+uint32(unsafe.Sizeof(*pkt))]))
+		frame := block[offset+uint32(pkt.Mac):][:pkt.Snaplen]
+		out := ll.Pkttype == unix.PACKET_OUTGOING
 		// A frame for another address crosses a cable, but the host does not take it in.
-		if ll.Pkttype != unix.PACKET_OTHERHOST {
-			frame := block[offset+uint32(pkt.Mac):][:pkt.Snaplen]
-			c.log.add(time.Unix(int64(pkt.Sec), int64(pkt.Nsec)), ll.Pkttype == unix.PACKET_OUTGOING, frame)
+		if c.wire || ll.Pkttype != unix.PACKET_OTHERHOST {
+			bare := ll.Hatype == unix.ARPHRD_NONE
+			c.log.add(time.Unix(int64(pkt.Sec), int64(pkt.Nsec)), out, bare, frame)
+		}
+		if c.wire {
+			c.log.Wire[readFrame(out, tagOf(pkt), frame)]++
 		}
 		offset += pkt.Next_offset
 	}
+}
+
+// tagOf is the VLAN tag that the kernel has taken off a frame, or nil.
+func tagOf(pkt *unix.Tpacket3Hdr) *uint16 {
+	if pkt.Status&unix.TP_STATUS_VLAN_VALID == 0 {
+		return nil
+	}
+	tci := uint16(pkt.Hv1.Vlan_tci)
+	return &tci
+}
+
+// Wire is the census so far, while the capture runs.
+func (c *Capture) Wire() Census {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return maps.Clone(c.log.Wire)
 }
 
 // Totals are the counts so far, while the capture runs.

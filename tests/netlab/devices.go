@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"net/netip"
 	"os"
 	"strconv"
 	"syscall"
@@ -27,6 +28,16 @@ func (l *Lab) setUpHost(h Host) error {
 	}
 	if err := handle.LinkSetUp(lo); err != nil {
 		return fmt.Errorf("lo up: %w", err)
+	}
+	for _, a := range h.Addresses {
+		if err := addAddress(handle, lo, a); err != nil {
+			return err
+		}
+	}
+	if h.Switch {
+		if err := addBridge(handle); err != nil {
+			return err
+		}
 	}
 	return inNetns(ns, func() error {
 		sysctls := map[string]string{
@@ -123,14 +134,25 @@ func bringUp(h *netlink.Handle, end End, vlan uint16) error {
 		}
 		device = tagged
 	}
-	addr := &netlink.Addr{IPNet: &net.IPNet{
-		IP:   end.Address.Addr().AsSlice(),
-		Mask: net.CIDRMask(end.Address.Bits(), end.Address.Addr().BitLen()),
-	}}
-	if err := h.AddrAdd(device, addr); err != nil {
-		return fmt.Errorf("address %v: %w", end.Address, err)
+	if end.Access != 0 || len(end.Tagged) > 0 {
+		return addPort(h, device, end)
+	}
+	if !end.Address.IsValid() {
+		return nil
+	}
+	return addAddress(h, device, end.Address)
+}
+
+func addAddress(h *netlink.Handle, device netlink.Link, p netip.Prefix) error {
+	if err := h.AddrAdd(device, &netlink.Addr{IPNet: ipNet(p)}); err != nil {
+		return fmt.Errorf("address %v: %w", p, err)
 	}
 	return nil
+}
+
+// ipNet keeps the host part of the address.
+func ipNet(p netip.Prefix) *net.IPNet {
+	return &net.IPNet{IP: p.Addr().AsSlice(), Mask: net.CIDRMask(p.Bits(), p.Addr().BitLen())}
 }
 
 func (l *Lab) setUpRoute(host Host) error {
@@ -171,40 +193,4 @@ func removeDevices(ns netns.NsHandle) error {
 		}
 	}
 	return errors.Join(errs...)
-}
-
-// VLANSupported reports whether the kernel has 802.1Q devices. It tries in a namespace
-// of its own.
-func VLANSupported() (bool, error) {
-	supported := false
-	err := onOwnThread(func() error {
-		ns, err := netns.New() // nameless: gone with its last handle
-		if err != nil {
-			return err
-		}
-		defer ns.Close()
-		pair := netlink.NewVeth(netlink.LinkAttrs{Name: "v0"})
-		pair.PeerName = "v1"
-		if err := netlink.LinkAdd(pair); err != nil {
-			return err
-		}
-		device, err := netlink.LinkByName("v0")
-		if err != nil {
-			return err
-		}
-		err = netlink.LinkAdd(&netlink.Vlan{
-			LinkAttrs:    netlink.LinkAttrs{Name: "v0.1", ParentIndex: device.Attrs().Index},
-			VlanId:       1,
-			VlanProtocol: netlink.VLAN_PROTOCOL_8021Q,
-		})
-		supported = err == nil
-		if errors.Is(err, syscall.EOPNOTSUPP) {
-			return nil
-		}
-		return err
-	})
-	if err != nil {
-		return false, fmt.Errorf("trying 802.1Q: %w", err)
-	}
-	return supported, nil
 }

@@ -14,8 +14,9 @@ import (
 	"time"
 )
 
-// startTimeout bounds how long the daemon may take until its API answers.
-const startTimeout = 20 * time.Second
+// startTimeout bounds how long the daemon may take until its API answers; an emulated
+// machine needs most of it.
+const startTimeout = 60 * time.Second
 
 // Daemon is a tandemd that runs in the gateway's host.
 type Daemon struct {
@@ -34,6 +35,11 @@ func (l *Lab) StartGateway(ctx context.Context, binary string, o GatewayOptions,
 	if err != nil {
 		return nil, err
 	}
+	return l.StartDaemon(ctx, binary, config, log)
+}
+
+// StartDaemon is [Lab.StartGateway] with a config that is ready.
+func (l *Lab) StartDaemon(ctx context.Context, binary string, config []byte, log io.Writer) (*Daemon, error) {
 	file := filepath.Join(l.dir, "tandem.yaml")
 	if err := os.WriteFile(file, config, 0o644); err != nil {
 		return nil, fmt.Errorf("gateway config: %w", err)

@@ -65,6 +65,7 @@ log: {level: {{.LogLevel}}, format: auto}
 realms:
 {{- range .Realms}}
   - name: {{.Name}}
+    network: existing
     interface: {{.Device}}
     address: {{.Gateway}}/{{.Prefix.Bits}}
     sip_port: 5060

@@ -28,3 +28,24 @@ func TestGatewayConfigIsValid(t *testing.T) {
 		}
 	}
 }
+
+// TestTrunkConfigIsValid: of the trunk topology too, with tunnels keyed either way.
+func TestTrunkConfigIsValid(t *testing.T) {
+	lab := &Lab{id: "tdm1x0", dir: t.TempDir()}
+	for name, o := range map[string]TrunkOptions{
+		"the lab's":  {Sites: Sites()},
+		"many":       {Sites: ManySites(20)},
+		"overruled":  {Sites: Sites(), IKE: map[string][]string{"b-primary": {"dpd_delay: 7s", "child_lifetime: 30s"}}},
+		"by hand":    {Sites: Sites(), Tunnels: map[string][]string{"b-primary": {"keying: manual", "manual: {inbound: \"file:/in\", outbound: \"file:/out\"}"}}},
+		"one clear":  {Sites: []Site{SiteOf(Platform), SiteOf(CarrierC)}},
+		"no keepers": {Sites: Sites(), Realms: map[string][]string{CarrierA: {"keep_calls: 5s", "return_after: 3s"}}},
+	} {
+		text, err := lab.TrunkConfig(o)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := config.Parse("lab.yaml", text); err != nil {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+}

@@ -20,6 +20,10 @@ type Lab struct {
 	hosts    map[string]netns.NsHandle
 	launcher *launcher
 	procs    processes
+	// What follows the network in the background ends with followers and is waited for.
+	followers context.Context
+	unfollow  context.CancelFunc
+	following sync.WaitGroup
 
 	closeOnce sync.Once
 	closeErr  error
@@ -47,6 +51,7 @@ func Up(ctx context.Context, t Topology) (_ *Lab, err error) {
 		launcher: newLauncher(),
 		procs:    processes{set: make(map[*Process]struct{})},
 	}
+	lab.followers, lab.unfollow = context.WithCancel(context.Background())
 	defer func() {
 		if err != nil {
 			err = errors.Join(err, lab.Close())
@@ -85,11 +90,14 @@ func Up(ctx context.Context, t Topology) (_ *Lab, err error) {
 }
 
 // Close ends every process of the lab and removes its namespaces with all that is in
-// them, what its gateway has pinned, and its directory. It may be called more than once,
+// them, what its gateway has pinned, the namespaces that it has made and the processes that
+// it has left in them, and the lab's directory. It may be called more than once,
 // and after a failed part it goes on with the rest.
 func (l *Lab) Close() error {
 	l.closeOnce.Do(func() {
-		errs := []error{l.killAll()}
+		l.unfollow()
+		l.following.Wait()
+		errs := []error{l.killAll(), removeNode(l.id)}
 		l.launcher.close()
 		for _, h := range l.topology.Hosts {
 			ns, ok := l.hosts[h.Name]
@@ -106,7 +114,13 @@ func (l *Lab) Close() error {
 	return l.closeErr
 }
 
-// ID is the lab's name, "tdm<pid>x<n>", the prefix of all it makes.
+// follow runs fn until the lab is closed.
+func (l *Lab) follow(fn func(ctx context.Context)) {
+	l.following.Go(func() { fn(l.followers) })
+}
+
+// ID is the lab's name, "tdm<pid>x<n>", the prefix of all it makes and the node name of its
+// gateway.
 func (l *Lab) ID() string { return l.id }
 
 // Dir is a directory for files and sockets of the lab; it goes with the lab. Its path

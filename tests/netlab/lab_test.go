@@ -186,7 +186,7 @@ func TestTopologyIsChecked(t *testing.T) {
 	addr := netip.MustParsePrefix("10.1.0.1/24")
 	_, err := Up(t.Context(), Topology{
 		Hosts: []Host{{Name: "a"}, {Name: "a"}},
-		Links: []Link{{A: End{"a", "x0", addr}, B: End{"nobody", "a-name-beyond-15", netip.Prefix{}}, VLAN: 4095}},
+		Links: []Link{{A: End{Host: "a", Device: "x0", Address: addr}, B: End{Host: "nobody", Device: "a-name-beyond-15"}, VLAN: 4095}},
 	})
 	if err == nil {
 		t.Fatal("accepted")

@@ -2,6 +2,7 @@ package netlab
 
 import (
 	"net/netip"
+	"slices"
 	"time"
 )
 
@@ -14,6 +15,8 @@ type Log struct {
 	Messages []Message
 	// RTCP and Other count the rest of UDP, fragments left out.
 	RTCP, Other uint64
+	// Wire counts every frame, of captures by [Lab.CaptureWire].
+	Wire Census
 }
 
 // StreamKey identifies an RTP stream at one interface. Out is true for what the host
@@ -61,6 +64,42 @@ type Totals struct {
 	Jitter, MaxJitter time.Duration
 }
 
+// Merge puts together what captures at several devices of one host saw: the tunnels that the
+// same calls pass.
+func Merge(logs ...*Log) *Log {
+	all := newLog(logs[0].Host)
+	for _, log := range logs {
+		all.Messages = append(all.Messages, log.Messages...)
+		all.RTCP += log.RTCP
+		all.Other += log.Other
+	}
+	slices.SortStableFunc(all.Messages, func(a, b Message) int { return a.Time.Compare(b.Time) })
+	packets := map[StreamKey][]Packet{}
+	for _, log := range logs {
+		for key, s := range log.Streams {
+			packets[key] = append(packets[key], s.Packets...)
+		}
+	}
+	for key, of := range packets {
+		slices.SortStableFunc(of, func(a, b Packet) int { return a.Time.Compare(b.Time) })
+		s := &Stream{}
+		for _, p := range of {
+			s.add(p)
+		}
+		all.Streams[key] = s
+	}
+	return &all
+}
+
+// Gap is the longest time between two packets of the stream.
+func (s *Stream) Gap() time.Duration {
+	var longest time.Duration
+	for i := 1; i < len(s.Packets); i++ {
+		longest = max(longest, s.Packets[i].Time.Sub(s.Packets[i-1].Time))
+	}
+	return longest
+}
+
 // clockRate of the narrow-band codecs that the lab speaks, in Hz (RFC 3551).
 const clockRate = 8000
 
@@ -68,8 +107,13 @@ func newLog(host string) Log {
 	return Log{Host: host, Streams: make(map[StreamKey]*Stream)}
 }
 
-func (l *Log) add(at time.Time, out bool, frame []byte) {
-	d, ok := parseUDP(frame)
+// add takes an Ethernet frame, or with bare an IP packet from a device without link layer.
+func (l *Log) add(at time.Time, out, bare bool, frame []byte) {
+	parse := parseUDP
+	if bare {
+		parse = parseUDPv4
+	}
+	d, ok := parse(frame)
 	if !ok {
 		return
 	}

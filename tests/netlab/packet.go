@@ -16,6 +16,7 @@ type datagram struct {
 
 const (
 	etherTypeIPv4  = 0x0800
+	etherTypeARP   = 0x0806
 	etherTypeVLAN  = 0x8100
 	etherTypeQinQ  = 0x88a8
 	protocolUDP    = 17
@@ -37,7 +38,15 @@ func parseUDP(frame []byte) (datagram, bool) {
 		}
 		etherType, ip = binary.BigEndian.Uint16(ip[2:]), ip[vlanTagLen:]
 	}
-	if etherType != etherTypeIPv4 || len(ip) < 20 || ip[0]>>4 != 4 {
+	if etherType != etherTypeIPv4 {
+		return datagram{}, false
+	}
+	return parseUDPv4(ip)
+}
+
+// parseUDPv4 reads IPv4 and UDP.
+func parseUDPv4(ip []byte) (datagram, bool) {
+	if len(ip) < 20 || ip[0]>>4 != 4 {
 		return datagram{}, false
 	}
 	headerLen, totalLen := int(ip[0]&0x0f)*4, int(binary.BigEndian.Uint16(ip[2:]))

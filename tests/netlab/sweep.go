@@ -10,6 +10,7 @@ import (
 	"strconv"
 	"strings"
 	"syscall"
+	"time"
 
 	"github.com/vishvananda/netns"
 	"golang.org/x/sys/unix"
@@ -30,8 +31,70 @@ func unpin(id string) error {
 	return nil
 }
 
-// labName matches the id in the name of a thing that a lab made.
-var labName = regexp.MustCompile(`^(tdm([0-9]+)x[0-9]+)(-|\.lock$|$)`)
+// labName matches the id in the name of a thing that a lab, or its gateway, made.
+var labName = regexp.MustCompile(`^(?:tdm-)?(tdm([0-9]+)x[0-9]+)(-|\.lock$|$)`)
+
+// nodePrefix begins the names of the namespaces that the gateway of a lab makes.
+func nodePrefix(id string) string { return "tdm-" + id + "-" }
+
+// removeNode ends what the gateway of a lab has left running in namespaces of its own, which
+// outlives it by design, and removes those.
+func removeNode(id string) error {
+	entries, err := os.ReadDir(netnsDir)
+	if err != nil && !errors.Is(err, os.ErrNotExist) {
+		return err
+	}
+	var errs []error
+	for _, e := range entries {
+		if strings.HasPrefix(e.Name(), nodePrefix(id)) {
+			errs = append(errs, killWithin(filepath.Join(netnsDir, e.Name())))
+		}
+	}
+	return errors.Join(append(errs, removeNamespaces(nodePrefix(id)))...)
+}
+
+// killWithin ends the processes in a namespace, and returns when they are gone.
+func killWithin(namespace string) error {
+	for deadline := time.Now().Add(5 * time.Second); ; time.Sleep(10 * time.Millisecond) {
+		pids, err := within(namespace)
+		if err != nil || len(pids) == 0 {
+			return err
+		}
+		if time.Now().After(deadline) {
+			return fmt.Errorf("processes %v in %s do not end", pids, namespace)
+		}
+		for _, pid := range pids {
+			if err := syscall.Kill(pid, syscall.SIGKILL); err != nil && !errors.Is(err, syscall.ESRCH) {
+				return fmt.Errorf("process %d in %s: %w", pid, namespace, err)
+			}
+		}
+	}
+}
+
+// within lists the processes in a network namespace, given by its path.
+func within(namespace string) ([]int, error) {
+	var want unix.Stat_t
+	if err := unix.Stat(namespace, &want); err != nil {
+		return nil, fmt.Errorf("namespace %s: %w", namespace, err)
+	}
+	entries, err := os.ReadDir("/proc")
+	if err != nil {
+		return nil, err
+	}
+	var pids []int
+	for _, e := range entries {
+		pid, err := strconv.Atoi(e.Name())
+		if err != nil || pid == os.Getpid() {
+			continue
+		}
+		var have unix.Stat_t
+		// A process that ends meanwhile, or a zombie, is in no namespace.
+		if unix.Stat(fmt.Sprintf("/proc/%d/ns/net", pid), &have) == nil && have.Dev == want.Dev && have.Ino == want.Ino {
+			pids = append(pids, pid)
+		}
+	}
+	return pids, nil
+}
 
 // claim takes a free id and returns it with the lock that says that its owner lives.
 func claim(dir string) (id string, lock *os.File, err error) {
@@ -83,7 +146,7 @@ func sweep(dir string) ([]string, error) {
 			continue
 		}
 		stale = append(stale, id)
-		errs = append(errs, removeNamespaces(id), unpin(id), os.RemoveAll(filepath.Join(dir, id)))
+		errs = append(errs, removeNode(id), removeNamespaces(id+"-"), unpin(id), os.RemoveAll(filepath.Join(dir, id)))
 		if lock != nil {
 			errs = append(errs, release(dir, id, lock))
 		}
@@ -124,7 +187,8 @@ func takeOver(dir, id string) (lock *os.File, dead bool) {
 	return lock, true
 }
 
-func removeNamespaces(id string) error {
+// removeNamespaces removes those whose names begin so, with the cables in them.
+func removeNamespaces(prefix string) error {
 	entries, err := os.ReadDir(netnsDir)
 	if err != nil {
 		if errors.Is(err, os.ErrNotExist) {
@@ -134,7 +198,7 @@ func removeNamespaces(id string) error {
 	}
 	var errs []error
 	for _, e := range entries {
-		if !strings.HasPrefix(e.Name(), id+"-") {
+		if !strings.HasPrefix(e.Name(), prefix) {
 			continue
 		}
 		// A file whose namespace is gone has no devices either.

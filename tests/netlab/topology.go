@@ -32,6 +32,10 @@ type Host struct {
 	Forward bool
 	// Router is the next hop of the default route; the zero value means none.
 	Router netip.Addr
+	// Switch makes the host a VLAN-aware bridge; its ends of links are ports.
+	Switch bool
+	// Addresses that the host has on lo.
+	Addresses []netip.Prefix
 }
 
 // Link is a cable, made as a veth pair.
@@ -47,8 +51,12 @@ type End struct {
 	Host string
 	// Device is the interface's name within the host, at most 15 characters.
 	Device string
-	// Address with the length of its network.
+	// Address with the length of its network; none is allowed where nothing needs one.
 	Address netip.Prefix
+	// Access makes the port of a switch an untagged one of that VLAN, Tagged a trunk with
+	// those VLANs.
+	Access uint16
+	Tagged []uint16
 }
 
 // Realm is one attachment of the gateway in the default topology.
@@ -137,8 +145,8 @@ func (t Topology) validate() error {
 				errs = append(errs, fmt.Errorf("link end %s: no such host", id))
 			case len(e.Device) == 0 || len(e.Device) > 15 || devices[id]:
 				errs = append(errs, fmt.Errorf("link end %s: the device's name is taken or not of 1-15 characters", id))
-			case !e.Address.IsValid():
-				errs = append(errs, fmt.Errorf("link end %s: no address", id))
+			case l.VLAN != 0 && !e.Address.IsValid():
+				errs = append(errs, fmt.Errorf("link end %s: no address for VLAN %d", id, l.VLAN))
 			}
 			devices[id] = true
 		}

@@ -1,17 +1,21 @@
-// Package sipp runs SIPp 3.6.1 (Debian's sip-tester) as the SIP peers of a lab:
-// scenarios, audio that can be compared byte for byte, and SIPp's own statistics.
+// Package sipp runs SIPp 3.6.1 or 3.7.3 (sip-tester of Debian 12 and 13) as the SIP peers
+// of a lab: scenarios, audio that can be compared byte for byte, and SIPp's own statistics.
 //
 // What SIPp's rtp_stream does, measured, since the scenarios stand on it:
 //
-//   - One socket per process, bound to -mi and -mp, sends the RTP of all its calls;
-//     [media_port] in the SDP names that port, so RTP is symmetric. [auto_media_port]
-//     would name ports that nothing sends from.
+//   - [rtpstream_audio_port] in the SDP names the port that RTP is sent from, so RTP is
+//     symmetric. 3.6.1 has one socket per process, bound to -mi and -mp, for all its calls;
+//     3.7.3 has one per call, at even ports from -mp on, and [media_port] is the first.
+//     [auto_media_port] would name ports that nothing sends from.
 //   - A file of n*160 bytes becomes exactly n packets of 20 ms: sequence numbers from
-//     0, no marker, timestamps by the clock, UDP checksums, DSCP 0, no RTCP. SSRCs are
-//     0xCA110000 and up by call, the same in every process.
+//     0, no marker, timestamps by the clock, UDP checksums, DSCP 0, no RTCP. SSRCs count up
+//     by call; in 3.6.1 they start at 0xCA110000 in every process.
 //   - It starts when the scenario does so, catches up in a burst when the thread was
 //     late, and is cut off by the end of the call. So calls outlast their audio.
 //   - What arrives is never read.
+//
+// Callees answer OPTIONS outside of calls: the gateway asks before it sends calls. SIPp
+// counts each as a call, a successful one.
 package sipp
 
 import (
@@ -24,6 +28,7 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"syscall"
@@ -81,6 +86,27 @@ func (s Scenario) talk(audio Audio) time.Duration {
 //go:embed scenarios/*.xml
 var scenarios embed.FS
 
+// options is how a callee answers OPTIONS in the place of an INVITE.
+//
+//go:embed options.xml
+var options []byte
+
+// probed adds to a callee's scenario that it answers OPTIONS.
+func probed(xml []byte) []byte {
+	start := bytes.Index(xml, []byte("  <recv request=\"INVITE\""))
+	// A label needs something behind it.
+	answer := append(bytes.Clone(options), "  <timewait milliseconds=\"1\"/>\n"...)
+	end := bytes.Index(xml, []byte("  <Reference"))
+	if end < 0 {
+		end = bytes.Index(xml, []byte("</scenario>"))
+	}
+	if wait := bytes.Index(xml, []byte("  <timewait")); wait >= 0 {
+		answer, end = options, wait
+	}
+	return slices.Concat(xml[:start], []byte("  <recv request=\"OPTIONS\" optional=\"true\" next=\"probed\"/>\n"),
+		xml[start:end], answer, xml[end:])
+}
+
 // talkMargin is how much longer than its audio a call lasts: rtp_stream starts late
 // and stutters on a busy machine.
 const talkMargin = time.Second
@@ -89,7 +115,8 @@ const talkMargin = time.Second
 type Config struct {
 	Scenario Scenario
 	// Local is the address for SIP and RTP; SIPPort defaults to 5060, MediaPort to 6000.
-	// Every process on a host needs its own of both.
+	// Every process on a host needs its own of both; 3.7.3 takes an even port a call from
+	// MediaPort on.
 	Local     netip.Addr
 	SIPPort   uint16
 	MediaPort uint16
@@ -157,6 +184,9 @@ func (a *Agent) writeFiles() error {
 	xml, err := scenarios.ReadFile("scenarios/" + string(a.Config.Scenario) + ".xml")
 	if err != nil {
 		return fmt.Errorf("no scenario %q: %w", a.Config.Scenario, err)
+	}
+	if !a.Config.Scenario.calls() {
+		xml = probed(xml)
 	}
 	if err := os.WriteFile(filepath.Join(a.dir, "scenario.xml"), xml, 0o644); err != nil {
 		return err

@@ -1,8 +1,10 @@
 package sipp
 
 import (
+	"bytes"
 	"context"
 	"fmt"
+	"net"
 	"net/netip"
 	"os"
 	"testing"
@@ -121,5 +123,53 @@ func TestScenarios(t *testing.T) {
 				t.Errorf("%d streams, want %d; %q", media.Streams, n*tt.streams, media.Problems)
 			}
 		})
+	}
+}
+
+// TestCalleesAnswerOptions: the gateway asks a peer with OPTIONS before it calls it; that
+// disturbs no call and fails none.
+func TestCalleesAnswerOptions(t *testing.T) {
+	lab := routed(t)
+	platform, carrier := netlab.RealmOf(netlab.Platform), netlab.RealmOf(netlab.CarrierA)
+	uas, err := Start(t.Context(), lab, netlab.CarrierA, Config{Scenario: Answer, Local: carrier.Peer})
+	if err != nil {
+		t.Fatal(err)
+	}
+	var prober net.Conn
+	err = lab.Do(netlab.Platform, func() (err error) {
+		prober, err = net.DialUDP("udp4", nil, net.UDPAddrFromAddrPort(netip.AddrPortFrom(carrier.Peer, 5060)))
+		return err
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer prober.Close()
+	if err := prober.SetDeadline(time.Now().Add(5 * time.Second)); err != nil {
+		t.Fatal(err)
+	}
+	for n := range 2 {
+		_, err := fmt.Fprintf(prober, "OPTIONS sip:%[1]s SIP/2.0\r\nVia: SIP/2.0/UDP %[2]s;branch=z9hG4bK%[3]d\r\nMax-Forwards: 70\r\n"+
+			"From: <sip:p@%[2]s>;tag=p%[3]d\r\nTo: <sip:%[1]s>\r\nCall-ID: probe%[3]d\r\nCSeq: 1 OPTIONS\r\nContent-Length: 0\r\n\r\n",
+			carrier.Peer, prober.LocalAddr(), n)
+		if err != nil {
+			t.Fatal(err)
+		}
+		answer := make([]byte, 1500)
+		got, err := prober.Read(answer)
+		if err != nil || !bytes.HasPrefix(answer[:got], []byte("SIP/2.0 200 ")) {
+			t.Fatalf("OPTIONS got %q, %v", answer[:got], err)
+		}
+	}
+	uac, err := Start(t.Context(), lab, netlab.Platform, Config{
+		Scenario: Call, Local: platform.Peer, Remote: netip.AddrPortFrom(carrier.Peer, 5060), Number: netlab.PrefixA, Calls: 1, Audio: Audio{Packets: 10},
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := uac.Wait(); err != nil {
+		t.Error(err)
+	}
+	if stats, err := uas.Stop(5 * time.Second); err != nil || stats.Failed != 0 {
+		t.Errorf("the callee: %+v, %v", stats, err)
 	}
 }

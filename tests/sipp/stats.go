@@ -67,7 +67,7 @@ func parseStats(data []byte) (Stats, error) {
 		delete(fields, name)
 	}
 	if len(fields) > 0 {
-		return Stats{}, fmt.Errorf("sipp statistics: %d columns are missing: is this SIPp 3.6?", len(fields))
+		return Stats{}, fmt.Errorf("sipp statistics: %d columns are missing: is this SIPp 3.6 or 3.7?", len(fields))
 	}
 	return s, nil
 }

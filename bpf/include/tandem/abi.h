@@ -33,6 +33,8 @@ enum exit {
 	STACK_NO_REALM,
 	STACK_NOT_LOCAL,
 	STACK_NOT_MEDIA,
+	/* To the stack: what tunnels are made of, on their outer side. */
+	STACK_UNDERLAY,
 	/* To the stack: a flow of ours that is not the programs' to send. */
 	STACK_EGRESS,
 	/* On to the TC program: a flow whose packets XDP cannot send. */
@@ -41,6 +43,9 @@ enum exit {
 	DROP_DENIED,
 	DROP_SIP_BUDGET,
 	DROP_UDP_BUDGET,
+	/* Dropped, since it would leak from one realm into another, or past a tunnel (N5). */
+	DROP_CLEAR_TEXT,
+	DROP_WRONG_REALM,
 	/* Dropped. */
 	DROP_NO_FLOW,
 	DROP_NOT_PLAIN,
@@ -54,6 +59,8 @@ enum exit {
 	DROP_TTL_EXPIRED,
 	DROP_NO_HEADROOM,
 	DROP_NO_DEVICE,
+	/* Dropped, and the sender is told the MTU (RFC 1191). */
+	DROP_FRAGMENTATION_NEEDED,
 	/* Sent. */
 	FORWARD_FORWARDED,
 	EXITS,
@@ -111,6 +118,11 @@ struct ingress {
 	__u8 pad[3];
 };
 
+enum ONE_BYTE realm_flag {
+	REALM_UNDERLAY = 1, /* the outer side of its tunnels: media has no business here */
+};
+
+/* A realm, at one of its places: device and tags. */
 struct realm {
 	ADDR(addr);
 	__u16 number; /* from 1; 0 is no realm */
@@ -118,6 +130,8 @@ struct realm {
 	__u16 first_port;
 	__u16 last_port;
 	__u32 flows; /* index of first_port in flows */
+	enum realm_flag flags;
+	__u8 pad[3];
 };
 
 /* A realm with two tags. Its value in double_tagged is an index in realms. */
@@ -242,6 +256,13 @@ enum ONE_BYTE way_kind {
 	WAY_NEIGHBOUR, /* the kernel resolves the address in l2, and sends: TC only */
 };
 
+/* What l2 is in a way without link-layer header; Go writes it in abi.go. */
+struct bare_way {
+	ADDR(neighbour); /* WAY_NEIGHBOUR */
+	__u16 mtu;	 /* of a tunnel: longest IP packet, in bytes; 0 is not known */
+	__u8 priority;	 /* of the packet in the kernel, which VLAN devices map to 802.1p */
+};
+
 /* One link-layer header and the device it leaves by. */
 struct way {
 	__u8 l2[22] __attribute__((aligned(4)));
@@ -265,6 +286,12 @@ struct hop_key {
 	ADDR(addr);
 	__u16 realm; /* 0: not in use */
 	__u16 pad;
+};
+
+/* What an address is known as in a realm, or in any: realm 0. */
+enum ONE_BYTE known_as {
+	KNOWN_PEER = 1,	 /* a trunk's */
+	KNOWN_LOCAL = 2, /* the realm's own; in realm 0 only */
 };
 
 /* A source address in a realm. */
@@ -329,13 +356,14 @@ struct report {
 	__u8 packet[MAX_REPORT];
 };
 
-_Static_assert(sizeof(struct realm) == 16, "realm has no holes");
+_Static_assert(sizeof(struct realm) == 20, "realm has no holes");
 _Static_assert(sizeof(struct rule) == 28, "two rules fit a cache line");
 _Static_assert(sizeof(struct counters) == 64, "counters is one cache line");
 _Static_assert(sizeof(struct flow) == 128, "flow is two cache lines");
 _Static_assert(__builtin_offsetof(struct flow, counters) == 64, "counters have a line of their own");
 _Static_assert(sizeof(struct rare) == 112, "rare has no holes");
 _Static_assert(sizeof(struct policy) == 344, "policy has no holes");
+_Static_assert(sizeof(struct bare_way) <= sizeof(((struct way *)0)->l2), "a way without header lies in l2");
 _Static_assert(sizeof(struct way) == 28, "way has no holes");
 _Static_assert(sizeof(struct next_hop) == 64, "next_hop is one cache line");
 _Static_assert(sizeof(struct event) == 32, "event has no holes");

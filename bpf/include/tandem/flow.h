@@ -25,10 +25,8 @@ static __always_inline int find_flow(struct packet *p)
 	p->at = p->door_at = realm->flows + (bpf_ntohs(p->udp->dest) - realm->first_port);
 	flow = flow_at(p->at);
 	p->rule = p->door = flow ? active_rule(flow) : 0;
-	if (!p->rule) {
-		refuse(p);
-		return DROP_NO_FLOW;
-	}
+	if (!p->rule)
+		return refuse(p, DROP_NO_FLOW);
 	p->counters = &flow->counters;
 	return CARRY_ON;
 }

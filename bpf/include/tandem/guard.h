@@ -26,6 +26,27 @@ static __always_inline struct source source_of(struct packet *p)
 	return key;
 }
 
+/* Whether an address is known as something in a realm; realm 0 is any. */
+static __always_inline int is_known(__be32 addr, __u16 realm, enum known_as as)
+{
+	struct source key = {.realm = realm};
+	enum known_as *known;
+
+	*(__be32 *)key.addr = addr;
+	known = bpf_map_lookup_elem(&peers, &key);
+	return known && *known & as;
+}
+
+/*
+ * Whether a packet comes from a peer of another realm, and of this one not: carriers may have the same
+ * addresses.
+ */
+static __always_inline int is_astray(struct packet *p)
+{
+	return is_known(p->ip->source, 0, KNOWN_PEER) &&
+	       !is_known(p->ip->source, p->realm->number, KNOWN_PEER);
+}
+
 /* The entry of a source, made if need be; null if there is no memory for one. */
 static __always_inline struct stranger *find_stranger(struct source *key)
 {
@@ -57,7 +78,7 @@ static __always_inline int within(__u64 *due, __u64 interval, __u64 now)
  * Tells of a source that sends where it may not: once, until it has been quiet. Sources can be forged, so
  * all together are told of, and remembered, a hundred times a second at most.
  */
-static __always_inline void refuse(struct packet *p)
+static __always_inline void tell_of_refused(struct packet *p)
 {
 	struct source key = source_of(p);
 	struct stranger *stranger = bpf_map_lookup_elem(&strangers, &key);
@@ -78,6 +99,13 @@ static __always_inline void refuse(struct packet *p)
 	if (stranger)
 		stranger->last = p->now;
 	tell(p, EVENT_REFUSED, 0, 0);
+}
+
+/* Refuses a packet for a media port, for that reason unless there is a better one. */
+static __always_inline int refuse(struct packet *p, enum exit reason)
+{
+	tell_of_refused(p);
+	return is_astray(p) ? DROP_WRONG_REALM : reason;
 }
 
 /*
@@ -106,10 +134,12 @@ static __always_inline int judge(struct packet *p)
 	int sip = p->udp && p->udp->dest == bpf_htons(p->realm->sip_port);
 	__u64 interval = sip ? sip_interval : udp_interval;
 
-	if (bpf_map_lookup_elem(&peers, &key))
+	if (is_known(p->ip->source, p->realm->number, KNOWN_PEER))
 		return p->stack;
 	if (is_denied(p))
 		return DROP_DENIED;
+	if (is_known(p->ip->source, 0, KNOWN_PEER))
+		return DROP_WRONG_REALM;
 	if (!interval || p->stack == STACK_NOT_UDP)
 		return p->stack;
 	stranger = find_stranger(&key);
@@ -130,11 +160,10 @@ static __always_inline int judge(struct packet *p)
  */
 static __always_inline int is_for_media(struct packet *p)
 {
-	__u32 header = (bounded16(p->ip->version_tos) >> 8 & 0x0f) * 4, port;
-	struct udp *udp = (void *)p->ip + header;
+	struct udp *udp = udp_behind(p, p->ip);
+	__u32 port;
 
-	if ((bpf_ntohs(p->ip->ttl_protocol) & 0xff) != IPPROTO_UDP || p->ip->fragment & IP_FRAGMENT_OFFSET ||
-	    header < sizeof(struct ipv4) || (void *)(udp + 1) > p->end)
+	if (!udp)
 		return 0;
 	port = bpf_ntohs(udp->dest);
 	return port >= p->realm->first_port && port <= p->realm->last_port;
@@ -159,7 +188,12 @@ static __always_inline int guard(struct packet *p)
 	if (p->ip->dest != *(__be32 *)realm->addr) {
 		if (p->stack == CARRY_ON)
 			p->stack = STACK_NOT_LOCAL;
-		return !is_judged(p) && is_denied(p) ? DROP_DENIED : p->stack;
+		if (is_judged(p))
+			return p->stack;
+		if (is_denied(p))
+			return DROP_DENIED;
+		/* The stack would take a packet for an address of its own from any device (weak host model). */
+		return is_known(p->ip->dest, 0, KNOWN_LOCAL) || is_astray(p) ? DROP_WRONG_REALM : p->stack;
 	}
 	if (p->stack == CARRY_ON) {
 		port = bpf_ntohs(p->udp->dest);

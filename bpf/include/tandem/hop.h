@@ -6,6 +6,30 @@
 #include "checksum.h"
 #include "flow.h"
 
+static __always_inline struct bare_way *bare(struct way *way)
+{
+	return (struct bare_way *)way->l2;
+}
+
+/* Longer than the tunnel takes, and not to be fragmented: the stack would tell ourselves, not the sender. */
+static __always_inline int is_too_large(struct packet *p)
+{
+	return p->way->kind == WAY_BARE && bare(p->way)->mtu && p->ip->fragment & IP_DONT_FRAGMENT &&
+	       bounded16(p->ip->total_length) > bare(p->way)->mtu;
+}
+
+/*
+ * A packet that goes out again must not bring along what was noted of it on its way in: a mark would
+ * route it anew, a time would have fq hold it back, a queue may not exist on the other device. Volatile,
+ * since the verifier takes no two of them in one store.
+ */
+static __always_inline void forget(volatile struct __sk_buff *skb)
+{
+	skb->mark = 0;
+	skb->tstamp = 0;
+	skb->queue_mapping = 0;
+}
+
 /*
  * Where the packet would go, and whether this program can send it there. If not, the flow has not counted
  * it yet, nothing is changed, and TC gets it as it came.
@@ -22,7 +46,8 @@ static __always_inline int find_next_hop(struct packet *p)
 	if (!p->hop)
 		return CARRY_ON;
 	p->way = &p->hop->way[p->hop->active & 1];
-	if (p->xdp && p->way->kind > WAY_LINK)
+	p->too_large = is_too_large(p);
+	if (p->xdp && p->way->kind > WAY_LINK && !p->too_large)
 		return STACK_TC;
 	return CARRY_ON;
 }

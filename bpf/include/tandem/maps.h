@@ -7,7 +7,7 @@
 #include <bpf/bpf_helpers.h>
 #include "abi.h"
 
-/* Interface index -> its realms. As large as the highest index in use. */
+/* Interface index -> its realms. */
 struct {
 	__uint(type, BPF_MAP_TYPE_ARRAY);
 	__uint(max_entries, 1);
@@ -15,7 +15,10 @@ struct {
 	__type(value, struct ingress);
 } ingress SEC(".maps");
 
-/* Device and VLAN -> the realm attached there: 4096 entries a device, then the realms with two tags. */
+/*
+ * Device and VLAN -> the realm attached there: 4096 entries a device, then single ones, for devices
+ * without link layer and for pairs of tags.
+ */
 struct {
 	__uint(type, BPF_MAP_TYPE_ARRAY);
 	__uint(max_entries, 1);
@@ -90,12 +93,15 @@ struct {
 	__type(value, __u32);
 } devices SEC(".maps");
 
-/* Sources that belong to trunks: the guard lets them be. */
+/*
+ * Addresses that belong to trunks, by realm: the guard lets them be there. In realm 0 are those of all
+ * realms, and the realms' own: elsewhere they have no business.
+ */
 struct {
 	__uint(type, BPF_MAP_TYPE_HASH);
 	__uint(max_entries, 1);
 	__type(key, struct source);
-	__type(value, __u8);
+	__type(value, enum known_as);
 } peers SEC(".maps");
 
 /* Sources that get nothing through, in any realm. */

@@ -20,14 +20,19 @@
 	} while (0)
 
 #define ETHERTYPE_IPV4	   bpf_htons(0x0800)
+#define ETHERTYPE_IPV6	   bpf_htons(0x86dd)
 #define ETHERTYPE_VLAN	   bpf_htons(0x8100)
 #define ETHERTYPE_QINQ	   bpf_htons(0x88a8)
 #define MAX_L2		   31 /* of l2_len, as a mask for the verifier */
 #define VLAN_ID_MASK	   0x0fff
 #define MAX_VLAN_TAGS	   2
+#define ETHERNET_LEN	   14
+#define IPPROTO_ICMP	   1
 #define IPPROTO_UDP	   17
+#define IPPROTO_ESP	   50
 #define IP_FRAGMENT_OFFSET bpf_htons(0x1fff)
 #define IP_FRAGMENT	   bpf_htons(0x3fff) /* more fragments, or an offset */
+#define IP_DONT_FRAGMENT   bpf_htons(0x4000)
 #define TOS_DSCP	   0x00fc	     /* in the word version_tos */
 #define TC_ACT_UNSPEC	   -1		     /* linux/pkt_cls.h */
 #define TC_ACT_SHOT	   2
@@ -86,11 +91,14 @@ struct packet {
 	/* find_device */
 	__u32 device;
 	struct ingress *in;
-	/* parse */
+	/* parse_link */
 	__u32 vlan;  /* id; 0 is untagged */
 	__u32 inner; /* of two tags */
 	__u32 tags;
 	__u32 l2_len;
+	void *network; /* what is behind the link layer, and its type */
+	__be16 type;
+	/* parse */
 	struct ipv4 *ip;
 	struct udp *udp;
 	int stack; /* the exit if it is not for us to send, or CARRY_ON */
@@ -112,13 +120,14 @@ struct packet {
 	/* find_next_hop; null while on hold */
 	struct next_hop *hop;
 	struct way *way;
+	int too_large; /* for the way, and may not be fragmented */
 	/* may_leave: see rule.addresses */
 	__u16 addresses;
 	/* ns, from the first gate on that needed it */
 	__u64 now;
 	/* treat: what it adds to the checksum */
 	__u32 payload_sum;
-	/* send */
+	/* send, tell_mtu: what the program returns */
 	int action;
 };
 

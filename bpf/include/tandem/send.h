@@ -5,8 +5,7 @@
 
 #include "rewrite.h"
 
-#define ETHERNET_LEN 14
-#define AF_INET	     2
+#define AF_INET 2
 
 static __always_inline void copy_words(void *to, const void *from, int bytes)
 {
@@ -51,8 +50,11 @@ static __always_inline int send_xdp(struct packet *p)
 /* Leaves Ethernet without tags in front of IP, whatever was there. */
 static __always_inline int plain_ethernet(struct packet *p)
 {
-	if (p->in->flags & DEVICE_BARE)
+	if (p->in->flags & DEVICE_BARE) {
+		if (p->l2_len) /* of the tunnel's outer packet */
+			return CARRY_ON;
 		return bpf_skb_change_head(p->skb, ETHERNET_LEN, 0) ? DROP_NO_HEADROOM : CARRY_ON;
+	}
 #pragma unroll
 	for (__u32 tag = 0; tag < MAX_VLAN_TAGS; tag++)
 		if (tag < p->tags && bpf_skb_vlan_pop(p->skb))
@@ -84,16 +86,15 @@ static __always_inline int write_link(struct packet *p)
 	return CARRY_ON;
 }
 
-/*
- * A packet that goes out again must not bring along what was noted of it on its way in: a mark would
- * route it anew, a time would have fq hold it back, a queue may not exist on the other device. Volatile,
- * since the verifier takes no two of them in one store.
- */
-static __always_inline void forget(volatile struct __sk_buff *skb)
+/* The kernel sends no frame on that came to a group, and writes the addresses anew. */
+static __always_inline int clear_addresses(struct packet *p)
 {
-	skb->mark = 0;
-	skb->tstamp = 0;
-	skb->queue_mapping = 0;
+	__u32 *addresses = (void *)(long)p->skb->data;
+
+	if ((void *)(addresses + 3) > (void *)(long)p->skb->data_end)
+		return DROP_NO_HEADROOM;
+	addresses[0] = addresses[1] = addresses[2] = 0;
+	return CARRY_ON;
 }
 
 static __always_inline int send_tc(struct packet *p)
@@ -102,13 +103,16 @@ static __always_inline int send_tc(struct packet *p)
 	struct bpf_redir_neigh neighbour = {.nh_family = AF_INET};
 
 	forget(p->skb);
+	if (way->kind != WAY_LINK)
+		p->skb->priority = bare(way)->priority;
 	if (way->kind == WAY_BARE && p->in->flags & DEVICE_BARE) {
 		p->action = bpf_redirect(way->device, 0);
 		return FORWARD_FORWARDED;
 	}
 	GATE(plain_ethernet(p));
 	if (way->kind == WAY_NEIGHBOUR) {
-		neighbour.ipv4_nh = *(__be32 *)way->l2;
+		GATE(clear_addresses(p));
+		neighbour.ipv4_nh = *(__be32 *)bare(way)->neighbour;
 		p->action = bpf_redirect_neigh(way->device, &neighbour, sizeof(neighbour), 0);
 		return FORWARD_FORWARDED;
 	}

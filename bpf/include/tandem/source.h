@@ -89,8 +89,7 @@ static __always_inline int check_source(struct packet *p)
 	rare = rare_of(p->door_at);
 	if (rare)
 		__sync_fetch_and_add(&rare->refused, 1);
-	refuse(p);
-	return DROP_SOURCE_REFUSED;
+	return refuse(p, DROP_SOURCE_REFUSED);
 }
 
 #endif

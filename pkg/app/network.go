@@ -1,0 +1,205 @@
+package app
+
+import (
+	"context"
+	"slices"
+	"time"
+
+	"github.com/tandem-sbc/tandem/pkg/call"
+	"github.com/tandem-sbc/tandem/pkg/config"
+	"github.com/tandem-sbc/tandem/pkg/ipsec"
+	"github.com/tandem-sbc/tandem/pkg/realm"
+)
+
+// networksOf are the realms of a config with the outer side of their tunnels.
+func networksOf(cfg *config.Config) []realm.Network {
+	list := make([]realm.Network, len(cfg.Realms))
+	for i, r := range cfg.Realms {
+		list[i] = realm.Network{Number: realmNumber(i), Config: r}
+		for _, t := range cfg.TunnelsOf(r.Name) {
+			list[i].Tunnels = append(list[i].Tunnels, realm.Tunnel{
+				Name: t.Name, Interface: t.Interface, VLAN: t.VLAN, OuterVLAN: t.OuterVLAN, Local: t.Local,
+				Gateway: t.Gateway, Remote: t.Remote, Networks: t.Networks, MTU: int(t.MTU),
+			})
+		}
+	}
+	return list
+}
+
+// buildNetworks makes what the realms need of the kernel. A realm that cannot be had keeps
+// nobody else waiting; only if there is none at all does the daemon not start.
+func (d *daemon) buildNetworks() ([]task, error) {
+	unlock, err := lockNetworks(d.cfg)
+	if err != nil {
+		return nil, err
+	}
+	d.onClose("lock of the networks", unlock)
+	list := networksOf(d.cfg)
+	networks, err := realm.NewNetworks(d.cfg.Node, list, d.log)
+	if err != nil {
+		return nil, err
+	}
+	d.onClose("networks", networks.Close)
+	d.networkList, d.networks, d.bells = list, networks, newBells(list)
+	err = networks.Apply()
+	if err != nil && !slices.ContainsFunc(networks.Status(), func(r call.Realm) bool { return r.State != call.RealmDown }) {
+		return nil, err
+	}
+	if err != nil {
+		d.log.Error("realms are down: the others work, and these are tried again", "error", err)
+	}
+	networks.Watch(d.bells.ring)
+	return []task{{"networks", networks.Run}}, nil
+}
+
+// realmState is a realm's state now, or call.RealmDown for one that there is not.
+func (d *daemon) realmState(name string) string {
+	for _, r := range d.networks.Status() {
+		if r.Name == name {
+			return r.State
+		}
+	}
+	return call.RealmDown
+}
+
+// bells tell the parts of the daemon that a realm's network has changed.
+type bells struct {
+	realms  map[string]chan struct{}
+	devices chan struct{}
+}
+
+func newBells(list []realm.Network) bells {
+	b := bells{realms: make(map[string]chan struct{}, len(list)), devices: make(chan struct{}, 1)}
+	for _, n := range list {
+		b.realms[n.Name] = make(chan struct{}, 1)
+	}
+	return b
+}
+
+// ring never waits: who has not answered the last ring will see this change too.
+func (b bells) ring(r call.Realm) {
+	for _, bell := range []chan struct{}{b.realms[r.Name], b.devices} {
+		select {
+		case bell <- struct{}{}:
+		default:
+		}
+	}
+}
+
+// followDevices keeps the kernel engine's programs on the devices of the realms as they are.
+func (d *daemon) followDevices(ctx context.Context) error {
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-d.bells.devices:
+		}
+		if err := d.kernel.Update(kernelRealms(d.cfg, d.networks.Attachments())); err != nil {
+			d.log.Error("the kernel engine is not on all devices", "error", err)
+		}
+	}
+}
+
+// buildTunnels starts the supervision of the tunnels, if there are any. Until a realm's
+// tunnel is known to be up its trunks are out of service (I3).
+func (d *daemon) buildTunnels() ([]task, error) {
+	d.outages = newOutages(d.cfg.Realms, d.gateway.HangupRealm)
+	d.onClose("outages", d.outages.close)
+	options := ipsec.Options{Node: d.cfg.Node, Run: d.cfg.IPsec.Run, Charon: d.cfg.IPsec.Charon, Changed: d.tunnelChanged, Log: d.log}
+	var tunnelled []string
+	for _, n := range d.networkList {
+		if len(n.Tunnels) == 0 {
+			continue
+		}
+		r := ipsec.Realm{
+			Name: n.Name, Namespace: realm.NamespacePath(d.cfg.Node, n.Name), Inner: n.Address.Addr(), ReturnAfter: n.ReturnAfter,
+		}
+		if list := peers(d.cfg.Trunks, n.Name); len(list) > 0 {
+			r.Monitor = list[0]
+		}
+		for i, t := range d.cfg.TunnelsOf(n.Name) {
+			rank := i + 1
+			r.Tunnels = append(r.Tunnels, ipsec.Tunnel{Config: t, Device: realm.TunnelDevice(n.Name, rank), IfID: uint32(rank)})
+		}
+		options.Realms = append(options.Realms, r)
+		tunnelled = append(tunnelled, n.Name)
+		d.trunks.RealmDown(n.Name, "its tunnel is not known to be up yet")
+	}
+	if ended, err := ipsec.Sweep(d.cfg.IPsec.Run, d.cfg.Node, tunnelled); err != nil {
+		d.log.Error("IKE daemons of realms that are not configured any more may be left", "error", err)
+	} else if ended > 0 {
+		d.log.Info("IKE daemons of realms that are not configured any more were ended", "daemons", ended)
+	}
+	if len(options.Realms) == 0 {
+		return nil, nil
+	}
+	supervisor, err := ipsec.New(options)
+	if err != nil {
+		return nil, err
+	}
+	d.tunnels = supervisor
+	return []task{
+		{"tunnels", supervisor.Run},
+		{"probes", func(ctx context.Context) error { return d.trunks.Probe(ctx, d.stacks, d.log) }},
+	}, nil
+}
+
+// tunnelChanged has a realm's traffic and its trunks follow its tunnels.
+func (d *daemon) tunnelChanged(name string, s ipsec.State) {
+	if s.Active == "" {
+		d.trunks.RealmDown(name, s.Reason)
+	}
+	if err := d.networks.Activate(name, s.Active); err != nil {
+		d.log.Error("a realm's routes do not follow its tunnels", "realm", name, "tunnel", s.Active, "error", err)
+	}
+	if s.Active == "" {
+		d.gateway.RealmDown(name, s.Reason)
+		d.outages.begin(name, s.Reason)
+		return
+	}
+	d.outages.end(name)
+	d.trunks.RealmUp(name)
+}
+
+// reloadTimeout bounds how long a SIGHUP keeps other signals waiting.
+const reloadTimeout = 20 * time.Second
+
+// reload reads secrets, certificates and manual keys anew.
+func (d *daemon) reload(ctx context.Context) {
+	d.log.Info("reading secrets, certificates and keys anew; a changed config needs a restart")
+	if d.tunnels == nil {
+		return
+	}
+	ctx, cancel := context.WithTimeout(ctx, reloadTimeout)
+	defer cancel()
+	if err := d.tunnels.Reload(ctx); err != nil {
+		d.log.Error("tunnels go on with what they had", "error", err)
+	}
+}
+
+// tunnelStatus is empty without tunnels.
+func (d *daemon) tunnelStatus() []call.Tunnel {
+	if d.tunnels == nil {
+		return nil
+	}
+	return d.tunnels.Status()
+}
+
+// realmStatus are the realms with what the tunnels and the engine know of them.
+func (d *daemon) realmStatus() []call.Realm {
+	list := d.networks.Status()
+	for _, t := range d.tunnelStatus() {
+		if i := slices.IndexFunc(list, func(r call.Realm) bool { return r.Name == t.Realm }); i >= 0 && t.Active {
+			list[i].Tunnel = t.Name
+		}
+	}
+	stats, err := d.engine.Stats()
+	if err != nil {
+		d.log.Warn("realms are shown without their leaks", "error", err)
+		return list
+	}
+	for i := range list {
+		list[i].Leaks = leaks(stats, list[i].Number)
+	}
+	return list
+}

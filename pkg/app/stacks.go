@@ -1,0 +1,136 @@
+package app
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"maps"
+	"net/netip"
+	"sync"
+	"time"
+
+	"github.com/tandem-sbc/tandem/pkg/b2bua"
+	"github.com/tandem-sbc/tandem/pkg/call"
+	"github.com/tandem-sbc/tandem/pkg/realm"
+	"github.com/tandem-sbc/tandem/pkg/sipua"
+	"github.com/tandem-sbc/tandem/pkg/trunk"
+)
+
+// listenAgain is the longest pause between two attempts to open the SIP socket of a realm
+// whose network was not there at first.
+const listenAgain = 2 * time.Second
+
+// errNoStack means that a realm's network has not been there yet.
+var errNoStack = errors.New("the realm's network is not there")
+
+// stacks are the SIP user agents of the realms that are there; together they dial and
+// probe. Realms come as their networks do, and stay.
+type stacks struct {
+	mu      sync.RWMutex
+	byRealm map[string]*sipua.Stack
+}
+
+func newStacks() *stacks { return &stacks{byRealm: make(map[string]*sipua.Stack)} }
+
+func (s *stacks) add(realm string, stack *sipua.Stack) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.byRealm[realm] = stack
+}
+
+func (s *stacks) of(realm string) (*sipua.Stack, error) {
+	s.mu.RLock()
+	defer s.mu.RUnlock()
+	stack := s.byRealm[realm]
+	if stack == nil {
+		return nil, fmt.Errorf("realm %s: %w", realm, errNoStack)
+	}
+	return stack, nil
+}
+
+func (s *stacks) all() map[string]*sipua.Stack {
+	s.mu.RLock()
+	defer s.mu.RUnlock()
+	return maps.Clone(s.byRealm)
+}
+
+// Dial implements b2bua.Dialer.
+func (s *stacks) Dial(target call.Target, invite call.Invite) (call.Leg, error) {
+	stack, err := s.of(target.Realm)
+	if err != nil {
+		return nil, err
+	}
+	return stack.Dial(target, invite)
+}
+
+// Probe implements trunk.Prober.
+func (s *stacks) Probe(ctx context.Context, realm string, target netip.AddrPort) (status int, err error) {
+	stack, err := s.of(realm)
+	if err != nil {
+		return 0, err
+	}
+	return stack.Options(ctx, target)
+}
+
+// buildStack opens the SIP socket of a realm, now or, if its network is not there, as soon
+// as it is.
+func (d *daemon) buildStack(n realm.Network, device string) (task, error) {
+	stack, err := d.listen(n, device)
+	if err != nil && d.realmState(n.Name) == call.RealmUp {
+		return task{}, err
+	}
+	if err != nil {
+		d.log.Warn("SIP waits for the realm's network", "realm", n.Name, "error", err)
+	} else {
+		d.onClose("SIP of realm "+n.Name, stack.Close) // for a stack that never ran
+	}
+	return task{"SIP of realm " + n.Name, func(ctx context.Context) error {
+		for stack == nil {
+			select {
+			case <-ctx.Done():
+				return nil
+			case <-d.bells.realms[n.Name]:
+			case <-time.After(listenAgain):
+			}
+			if stack, err = d.listen(n, device); err == nil {
+				d.log.Info("SIP of the realm is up", "realm", n.Name)
+			}
+		}
+		return stack.Run(ctx)
+	}}, nil
+}
+
+func (d *daemon) listen(n realm.Network, device string) (*sipua.Stack, error) {
+	stack, err := sipua.Listen(sipua.Config{
+		Realm: n.Name, Listen: n.SIPAddr(), Device: device, DSCP: n.SIPDSCP, Priority: n.SIPPCP, UserAgent: "Tandem/" + d.version,
+		Peer: d.peerKind(n.Name), Handler: ingress{n.Name, d.gateway}, Log: d.log.With("realm", n.Name),
+	})
+	if err != nil {
+		return nil, err
+	}
+	d.stacks.add(n.Name, stack)
+	return stack, nil
+}
+
+// ingress hands a realm's calls to the gateway with the realm's name.
+type ingress struct {
+	realm   string
+	gateway *b2bua.Gateway
+}
+
+// Invite implements sipua.Handler.
+func (i ingress) Invite(leg call.Leg, invite call.Invite) { i.gateway.Invite(i.realm, leg, invite) }
+
+// peerKind admits the sources that are trunks of the realm.
+func (d *daemon) peerKind(realm string) func(netip.Addr) sipua.PeerKind {
+	return func(src netip.Addr) sipua.PeerKind {
+		switch t := d.trunks.ByPeer(realm, src); {
+		case t == nil:
+			return sipua.PeerUnknown
+		case t.Kind() == trunk.Platform:
+			return sipua.PeerPlatform
+		default:
+			return sipua.PeerCarrier
+		}
+	}
+}

@@ -1,0 +1,294 @@
+package realm
+
+import (
+	"errors"
+	"fmt"
+	"slices"
+	"time"
+
+	"github.com/tandem-sbc/tandem/pkg/call"
+)
+
+// maxRounds bounds how often a pass looks again at what it has changed: what was enslaved or
+// made anew loses routes and addresses, without a word from the kernel.
+const maxRounds = 5
+
+// Apply makes everything as it is wanted, each realm by itself: the error joins those of
+// realms, and the others are up all the same. What the config no longer has is removed.
+func (n *Networks) Apply() error {
+	if err := n.pass(); err != nil {
+		return err
+	}
+	var errs []error
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	for _, k := range n.realms {
+		for _, o := range k.outcomes {
+			if o.Problem != "" {
+				errs = append(errs, fmt.Errorf("realm %s: %s %s: %s", k.Name, o.Kind, o.Name, o.Problem))
+			}
+		}
+		if !k.managed() && k.state == call.RealmDown {
+			errs = append(errs, fmt.Errorf("realm %s: %s", k.Name, k.reason))
+		}
+	}
+	return errors.Join(errs...)
+}
+
+// pass compares everything with what is wanted, and mends it. Its error is one that concerns
+// all realms.
+func (n *Networks) pass() error {
+	n.passing.Lock()
+	defer n.passing.Unlock()
+	for range maxRounds {
+		changed, err := n.round()
+		if err != nil {
+			return err
+		}
+		if !changed {
+			break
+		}
+	}
+	names, tables := n.devicesOfInterest()
+	n.concerned.set(n.home, names, tables)
+	n.mu.Lock()
+	for _, k := range n.realms {
+		k.remember()
+	}
+	n.mu.Unlock()
+	n.wake()
+	return nil
+}
+
+// round is one reading and what follows from it.
+func (n *Networks) round() (changed bool, err error) {
+	if err := n.readAll(); err != nil {
+		return false, err
+	}
+	removed, err := n.sweep()
+	if err != nil {
+		n.log.Warn("network objects that nobody wants could not be removed", "error", err)
+	}
+	changed = removed > 0
+	for _, k := range n.realms {
+		n.mu.Lock()
+		if k.managed() {
+			changed = n.settle(k) || changed
+		} else {
+			n.look(k)
+		}
+		n.mu.Unlock()
+	}
+	return changed, nil
+}
+
+// readAll reads each namespace once.
+func (n *Networks) readAll() error {
+	var tables []int
+	for _, k := range n.realms {
+		if k.managed() {
+			tables = append(tables, k.table())
+		}
+	}
+	if len(tables) == 0 {
+		tables = []int{noTable} // only ours: there may be a million others
+	}
+	if err := n.home.read(tables...); err != nil {
+		return fmt.Errorf("read the network: %w", err)
+	}
+	for _, k := range n.realms {
+		if !k.tunnelled() {
+			continue
+		}
+		outer, err := k.outer, error(nil)
+		if outer == nil {
+			outer, err = openOuter(NamespacePath(n.node, k.Name), mark{n.node, k.Name, ""})
+		}
+		if outer != nil {
+			err = outer.read()
+		}
+		n.mu.Lock()
+		k.outer, k.outerErr = outer, err
+		n.mu.Unlock()
+	}
+	return nil
+}
+
+// settle compares a realm with what there is, and mends it.
+func (n *Networks) settle(k *keeper) (changed bool) {
+	v := &view{node: n.node, realm: k.Name, home: n.home, outer: k.outer}
+	v.log = func(object string, args ...any) {
+		n.log.Info("network object made", append([]any{"realm", k.Name, "object", object}, args...)...)
+	}
+	if k.tunnelled() && !k.told {
+		k.active = k.rankInUse(n.home)
+	}
+	list := k.plan(n.node, k.active, n.shared)
+	if err := v.prune(k.Network, list); err != nil {
+		n.log.Warn("network objects that the realm does not want could not be removed", "realm", k.Name, "error", err)
+	}
+	before := make(map[string]string, len(k.outcomes))
+	for _, o := range k.outcomes {
+		before[o.Kind+" "+o.Name] = o.Problem
+	}
+	k.outcomes = k.outcomes[:0:0]
+	for _, w := range list {
+		o := w.settle(v)
+		id := o.Kind + " " + o.Name
+		if o.mended {
+			changed = true
+			if k.was[id] == call.ObjectOK {
+				k.repairs++
+				n.log.Warn("network object put back", "realm", k.Name, "object", id)
+			}
+		}
+		if o.Problem != "" && o.Problem != before[id] {
+			n.log.Error("network object cannot be made as the config wants it", "realm", k.Name, "object", id, "error", o.Problem)
+		}
+		k.outcomes = append(k.outcomes, o)
+	}
+	k.outer = v.outer
+	if v.made {
+		k.version++
+	}
+	k.take(n.attachment(k))
+	k.judge()
+	return changed || v.removed
+}
+
+// rankInUse is the tunnel that the routes in the kernel lead by, or 0.
+func (k *keeper) rankInUse(home *space) int {
+	for _, r := range home.routes {
+		if r.table != k.table() || r.proto != protocol || !k.behindTunnels(r.to) {
+			continue
+		}
+		for rank := range len(k.Tunnels) {
+			if d := home.devices[TunnelDevice(k.Name, rank+1)]; d != nil && d.index == r.index {
+				return rank + 1
+			}
+		}
+	}
+	return 0
+}
+
+// look finds the devices of a realm whose network is somebody else's.
+func (n *Networks) look(k *keeper) {
+	var at place
+	err := n.home.do(func() (err error) {
+		at, err = attach(k.Config)
+		return err
+	})
+	now := Attachment{Device: k.device()}
+	if err == nil {
+		now.AddressIfindex = at.AddressIfindex
+		now.Points = []Point{{Ifindex: at.Ifindex, VLAN: k.VLAN, OuterVLAN: k.OuterVLAN, Bare: at.Bare}}
+		k.enter(call.RealmUp, "")
+	} else {
+		k.enter(call.RealmDown, err.Error())
+	}
+	k.take(now)
+}
+
+// attachment is where a managed realm is now.
+func (n *Networks) attachment(k *keeper) Attachment {
+	a := Attachment{Device: k.device()}
+	index := func(name string) int {
+		if d := n.home.devices[name]; d != nil {
+			return d.index
+		}
+		return 0
+	}
+	if !k.tunnelled() {
+		physical := index(k.Interface)
+		if a.AddressIfindex = index(k.Device()); physical != 0 && a.AddressIfindex != 0 {
+			a.Points = []Point{{Ifindex: physical, VLAN: k.VLAN, OuterVLAN: k.OuterVLAN}}
+		}
+		return a
+	}
+	a.AddressIfindex = index(VRFName(k.Name))
+	for _, c := range k.places() {
+		p := Point{Ifindex: index(c.Interface), VLAN: c.VLAN, OuterVLAN: c.OuterVLAN, Underlay: true}
+		if p.Ifindex != 0 && !slices.Contains(a.Points, p) {
+			a.Points = append(a.Points, p)
+		}
+	}
+	for rank := range k.Tunnels {
+		if i := index(TunnelDevice(k.Name, rank+1)); i != 0 {
+			a.Points = append(a.Points, Point{Ifindex: i, Bare: true})
+		}
+	}
+	return a
+}
+
+// take takes over where the realm is now.
+func (k *keeper) take(a Attachment) {
+	if a.AddressIfindex != k.attachment.AddressIfindex || !slices.Equal(a.Points, k.attachment.Points) {
+		k.version++
+	}
+	k.attachment = a
+}
+
+// judge says what the realm's objects come to.
+func (k *keeper) judge() {
+	if !k.managed() {
+		return
+	}
+	active := ""
+	if k.active > 0 {
+		active = k.Tunnels[k.active-1].Name
+	}
+	k.enter(judge(k.outcomes, len(k.Tunnels), active))
+}
+
+// judge says the state of a realm with so many tunnels, of which one may be active.
+func judge(list []outcome, tunnels int, active string) (state, reason string) {
+	state = call.RealmUp
+	dead := make(map[int]string)
+	for _, o := range list {
+		if o.State == call.ObjectOK {
+			continue
+		}
+		why := fmt.Sprintf("%s %s is %s", o.Kind, o.Name, o.State)
+		if o.Problem != "" {
+			why = fmt.Sprintf("%s %s: %s", o.Kind, o.Name, o.Problem)
+		}
+		switch {
+		case o.vital && len(o.ranks) == 0 && state != call.RealmDown:
+			state, reason = call.RealmDown, why
+		case state == call.RealmUp:
+			state, reason = call.RealmDegraded, why
+		}
+		for _, rank := range o.ranks {
+			if o.vital && dead[rank] == "" {
+				dead[rank] = why
+			}
+		}
+	}
+	switch {
+	case state == call.RealmDown:
+	case tunnels > 0 && len(dead) == tunnels:
+		return call.RealmDown, dead[1]
+	case tunnels > 0 && active == "":
+		return call.RealmDown, "no tunnel is up"
+	}
+	return state, reason
+}
+
+// enter changes the state.
+func (k *keeper) enter(state, reason string) {
+	if state != k.state {
+		k.since = time.Now()
+	}
+	if state != k.state || reason != k.reason {
+		k.version++
+	}
+	k.state, k.reason = state, reason
+}
+
+// remember keeps what the pass has come to, so that the next one knows what was put back.
+func (k *keeper) remember() {
+	clear(k.was)
+	for _, o := range k.outcomes {
+		k.was[o.Kind+" "+o.Name] = o.State
+	}
+}

@@ -1,0 +1,337 @@
+package trunk
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net/netip"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"syscall"
+	"testing"
+	"testing/synctest"
+	"time"
+)
+
+// two realms: "outside" with trunks a (two targets) and silent (which wants no probes), and
+// "inside" with c.
+func realmTable(t testing.TB) *Table {
+	t.Helper()
+	silent, c := goodConfig("silent", "192.0.2.3"), goodConfig("c", "192.0.2.4")
+	silent.Probe, c.Realm = ProbeNone, "inside"
+	return newTable(t, []Config{goodConfig("a", "192.0.2.1", "192.0.2.2"), silent, c})
+}
+
+func states(table *Table) string {
+	var list []string
+	for _, tr := range table.All() {
+		list = append(list, tr.Condition().State)
+	}
+	return strings.Join(list, " ")
+}
+
+// T1, I3: a realm that goes down takes its own trunks out of service at once, with the reason
+// and the time, and nobody else's. When it is up they are probed, unless they want no probes.
+func TestTrunksFollowTheirRealm(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		table := realmTable(t)
+		a := table.Trunk("a")
+		start := time.Now()
+		want := func(state, reason string, since time.Time) {
+			t.Helper()
+			if got, want := a.Condition(), (Condition{state, reason, since}); got != want {
+				t.Errorf("condition %+v, want %+v", got, want)
+			}
+			if s := a.Status(); s.State != state || s.Reason != reason || !s.Since.Equal(since) || a.InService() != (state == InService) {
+				t.Errorf("status %+v, in service %t", s, a.InService())
+			}
+		}
+		want(InService, "", start)
+
+		time.Sleep(time.Minute)
+		table.RealmDown("outside", "tunnel a-primary is down: peer does not answer.")
+		want(OutOfService, "tunnel a-primary is down: peer does not answer", start.Add(time.Minute))
+		if got := states(table); got != "out-of-service out-of-service in-service" {
+			t.Errorf("the realm is down: %s", got)
+		}
+		time.Sleep(time.Minute)
+		table.RealmDown("outside", "tunnel a-primary is down: wrong key")
+		want(OutOfService, "tunnel a-primary is down: wrong key", start.Add(time.Minute))
+
+		time.Sleep(time.Minute)
+		table.RealmUp("outside")
+		want(Probing, "realm outside is up, and no target has answered OPTIONS since", start.Add(3*time.Minute))
+		if got := states(table); got != "probing in-service in-service" {
+			t.Errorf("the realm is up: %s", got)
+		}
+		table.RealmDown("outside", "tunnel a-primary is down: it came and went")
+		want(OutOfService, "tunnel a-primary is down: it came and went", start.Add(3*time.Minute))
+	})
+}
+
+// I6: when a backup tunnel takes over, the realm is told of as up once more, and what is in
+// service stays so.
+func TestUpAgainChangesNothing(t *testing.T) {
+	table := realmTable(t)
+	before := table.Trunk("a").Condition()
+	table.RealmUp("outside")
+	if after := table.Trunk("a").Condition(); after != before {
+		t.Errorf("was %+v, is %+v", before, after)
+	}
+}
+
+// prober answers for the targets; it counts what it was asked.
+type prober struct {
+	answer func(ctx context.Context, target netip.AddrPort) (int, error)
+
+	mu    sync.Mutex
+	asked map[string][]time.Time
+}
+
+func (p *prober) Probe(ctx context.Context, realm string, target netip.AddrPort) (int, error) {
+	p.mu.Lock()
+	if p.asked == nil {
+		p.asked = make(map[string][]time.Time)
+	}
+	key := realm + " " + target.String()
+	p.asked[key] = append(p.asked[key], time.Now())
+	p.mu.Unlock()
+	return p.answer(ctx, target)
+}
+
+func (p *prober) times(key string) []time.Time {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.asked[key]
+}
+
+// silence is a target that does not answer.
+func silence(ctx context.Context, target netip.AddrPort) (int, error) {
+	<-ctx.Done()
+	return 0, fmt.Errorf("OPTIONS to %s: %w", target, ctx.Err())
+}
+
+func always(status int, err error) func(context.Context, netip.AddrPort) (int, error) {
+	return func(context.Context, netip.AddrPort) (int, error) { return status, err }
+}
+
+// probe runs Probe until the test is over.
+func probe(t *testing.T, table *Table, p Prober) {
+	t.Helper()
+	ctx, cancel := context.WithCancel(t.Context())
+	done := make(chan error, 1)
+	go func() { done <- table.Probe(ctx, p, slog.New(slog.DiscardHandler)) }()
+	t.Cleanup(func() {
+		cancel()
+		if err := <-done; err != nil {
+			t.Errorf("Probe: %v", err)
+		}
+	})
+}
+
+// I3: any final answer to OPTIONS but 408 and 503 puts a trunk in service; otherwise the reason
+// says what it waits for.
+func TestProbeAnswers(t *testing.T) {
+	for _, row := range []struct {
+		name   string
+		answer func(context.Context, netip.AddrPort) (int, error)
+		// reason why it is not in service, or empty.
+		reason string
+	}{
+		{"OK", always(200, nil), ""},
+		{"OK, though it knows no OPTIONS", always(405, nil), ""},
+		{"OK, though it knows nobody", always(404, nil), ""},
+		{"OK, though it fails", always(500, nil), ""},
+		{"bad timeout of something behind it", always(408, nil), "192.0.2.1:5060 answers OPTIONS with 408"},
+		{"bad overload", always(503, nil), "192.0.2.1:5060 answers OPTIONS with 503"},
+		{"bad silence", silence, "192.0.2.1:5060 does not answer OPTIONS"},
+		{"bad no route", always(0, fmt.Errorf("no way: %w", syscall.EHOSTUNREACH)), "192.0.2.1:5060 cannot be reached: no route to host"},
+		{"bad no stack", always(0, errors.New("realm has no SIP stack")), "192.0.2.1:5060 cannot be asked: realm has no SIP stack"},
+	} {
+		t.Run(row.name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				table := newTable(t, []Config{goodConfig("a", "192.0.2.1")})
+				probe(t, table, &prober{answer: row.answer})
+				table.RealmDown("outside", "it is down")
+				table.RealmUp("outside")
+				time.Sleep(5 * time.Second)
+				want := InService
+				if row.reason != "" {
+					want = Probing
+				}
+				if c := table.Trunk("a").Condition(); c.State != want || c.Reason != row.reason {
+					t.Errorf("got %q because %q, want %q because %q", c.State, c.Reason, want, row.reason)
+				}
+			})
+		})
+	}
+}
+
+// I3: nobody is asked while the realm is down or after the trunk is in service; in between each
+// target is asked once a second at most, and not while an answer is waited for.
+func TestProbePace(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		table := realmTable(t)
+		var open atomic.Bool
+		p := &prober{answer: func(ctx context.Context, target netip.AddrPort) (int, error) {
+			switch {
+			case target.String() == "192.0.2.1:5060":
+				return silence(ctx, target)
+			case open.Load():
+				return 200, nil
+			}
+			return 503, nil
+		}}
+		probe(t, table, p)
+		table.RealmDown("outside", "it is down")
+		time.Sleep(time.Minute)
+		if n := len(p.asked); n != 0 {
+			t.Errorf("%d targets were asked while the realm was down", n)
+		}
+		up := time.Now()
+		table.RealmUp("outside")
+		time.Sleep(9500 * time.Millisecond)
+		silent, busy := p.times("outside 192.0.2.1:5060"), p.times("outside 192.0.2.2:5060")
+		if len(silent) != 5 || len(busy) != 10 {
+			t.Errorf("in 9.5 s the silent target was asked %d times, want 5, the busy one %d times, want 10", len(silent), len(busy))
+		}
+		if !busy[0].Equal(up) {
+			t.Errorf("the first question came after %s, want at once", busy[0].Sub(up))
+		}
+
+		table.RealmDown("outside", "it is down again")
+		time.Sleep(time.Minute)
+		if n := len(p.times("outside 192.0.2.1:5060")) + len(p.times("outside 192.0.2.2:5060")); n != len(silent)+len(busy) {
+			t.Errorf("%d questions more after the realm was down again", n-len(silent)-len(busy))
+		}
+
+		table.RealmUp("outside")
+		open.Store(true)
+		time.Sleep(time.Second)
+		if c := table.Trunk("a").Condition(); c.State != InService || c.Reason != "" {
+			t.Errorf("one target answers, and the trunk is %+v", c)
+		}
+		silent, busy = p.times("outside 192.0.2.1:5060"), p.times("outside 192.0.2.2:5060")
+		time.Sleep(time.Minute)
+		if n := len(p.times("outside 192.0.2.1:5060")) + len(p.times("outside 192.0.2.2:5060")); n != len(silent)+len(busy) {
+			t.Errorf("%d questions more after the trunk was in service", n-len(silent)-len(busy))
+		}
+		if n := len(p.asked); n != 2 {
+			t.Errorf("%d targets were asked, want those of trunk a only: %v", n, p.asked)
+		}
+	})
+}
+
+// I3: the answer to a probe of a time before the realm went down and came up again says nothing
+// of now. It comes late, because the prober does not heed its context.
+func TestLateAnswerDoesNotCount(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		table := newTable(t, []Config{goodConfig("a", "192.0.2.1")})
+		var asked atomic.Int32
+		release := make(chan struct{})
+		probe(t, table, &prober{answer: func(ctx context.Context, target netip.AddrPort) (int, error) {
+			if asked.Add(1) == 1 {
+				<-release
+				return 200, nil
+			}
+			return silence(ctx, target)
+		}})
+		table.RealmDown("outside", "it is down")
+		table.RealmUp("outside")
+		synctest.Wait()
+		table.RealmDown("outside", "it is down again")
+		table.RealmUp("outside")
+		synctest.Wait()
+		close(release)
+		synctest.Wait()
+		if c := table.Trunk("a").Condition(); c.State != Probing || asked.Load() != 2 {
+			t.Errorf("the trunk is %+v after %d probes", c, asked.Load())
+		}
+	})
+}
+
+// I3: a realm that comes and goes while its trunk answers: no answer is of the time after the
+// last news, so that none counts.
+func TestAnswersNeverCatchUp(t *testing.T) {
+	table := newTable(t, []Config{goodConfig("a", "192.0.2.1")})
+	var asked atomic.Int32
+	enough := make(chan struct{})
+	probe(t, table, &prober{answer: func(context.Context, netip.AddrPort) (int, error) {
+		if asked.Add(1) == 1000 {
+			close(enough)
+		}
+		table.RealmDown("outside", "it went")
+		table.RealmUp("outside")
+		return 200, nil
+	}})
+	table.RealmDown("outside", "it is down")
+	table.RealmUp("outside")
+	select {
+	case <-enough:
+	case <-time.After(10 * time.Second):
+		t.Errorf("after %d probes the trunk is %+v", asked.Load(), table.Trunk("a").Condition())
+	}
+}
+
+// I3: however answers and news of the realm cross, the last news counts: a trunk whose realm is
+// down is not in service, and one whose realm is up gets there.
+func TestNewsAndAnswersCross(t *testing.T) {
+	table := realmTable(t)
+	a := table.Trunk("a")
+	probe(t, table, &prober{answer: always(200, nil)})
+	for round := range 2000 {
+		table.RealmUp("outside")
+		if round%3 == 0 {
+			await(t, a, InService)
+		}
+		table.RealmDown("outside", fmt.Sprint("round ", round))
+		for range 3 {
+			if c := a.Condition(); c.State != OutOfService || c.Reason != fmt.Sprint("round ", round) {
+				t.Fatalf("round %d: %+v", round, c)
+			}
+		}
+	}
+	table.RealmUp("outside")
+	await(t, a, InService)
+}
+
+// await polls until the trunk has reached a state.
+func await(t *testing.T, tr *Trunk, state string) {
+	t.Helper()
+	for deadline := time.Now().Add(10 * time.Second); tr.Condition().State != state; time.Sleep(10 * time.Microsecond) {
+		if time.Now().After(deadline) {
+			t.Fatalf("the trunk is %+v, want %s", tr.Condition(), state)
+		}
+	}
+}
+
+// The news of several realms come from several goroutines, while calls read the state.
+func TestNewsFromEverywhere(t *testing.T) {
+	table := realmTable(t)
+	probe(t, table, &prober{answer: always(200, nil)})
+	var wg sync.WaitGroup
+	for _, realm := range []string{"outside", "inside", "outside"} {
+		wg.Go(func() {
+			for range 500 {
+				table.RealmDown(realm, "down")
+				table.RealmUp(realm)
+			}
+		})
+	}
+	wg.Go(func() {
+		for range 5000 {
+			for _, tr := range table.All() {
+				if c := tr.Status(); (c.State == InService) != (c.Reason == "") {
+					t.Errorf("state %q with reason %q", c.State, c.Reason)
+					return
+				}
+			}
+		}
+	})
+	wg.Wait()
+	for _, tr := range table.All() {
+		await(t, tr, InService)
+	}
+}

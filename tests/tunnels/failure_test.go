@@ -1,0 +1,311 @@
+package tunnels
+
+import (
+	"fmt"
+	"net/netip"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/tandem-sbc/tandem/pkg/call"
+	"github.com/tandem-sbc/tandem/pkg/cdr"
+	"github.com/tandem-sbc/tandem/tests/netlab"
+)
+
+// quickDPD finds a dead peer in dpdLimit at most: the delay, then a request and one more, each
+// with its timeout. A second is for the machine.
+var quickDPD = []string{"dpd_delay: 1s", "dpd_tries: 1", "dpd_timeout: 500ms"}
+
+const (
+	dpdLimit    = time.Second + 2*500*time.Millisecond + time.Second
+	returnLimit = 5 * time.Second
+)
+
+// records reads the gateway's CDRs.
+func (l *lab) records(t *testing.T) []call.Record {
+	t.Helper()
+	var records []call.Record
+	if err := cdr.Read(l.CDRFile(), func(r call.Record) error {
+		records = append(records, r)
+		return nil
+	}); err != nil {
+		t.Fatal(err)
+	}
+	return records
+}
+
+// service waits until a trunk is, or is not, in service.
+func (l *lab) service(t *testing.T, trunk string, want bool, limit time.Duration) time.Duration {
+	t.Helper()
+	return awaitWithin(t, limit, fmt.Sprintf("trunk %s in service: %v", trunk, want), func() string {
+		s := l.trunk(t, trunk)
+		if (s.State == "in-service") != want {
+			return fmt.Sprintf("it is %s: %s", s.State, s.Reason)
+		}
+		return ""
+	})
+}
+
+// TestPeerDies: I3, T1. A carrier's charon is killed: its trunk is out of service within the
+// time of dead peer detection and the next call goes to the other carrier. As often as it comes
+// back, the trunk is in service again without help, within 5 s, also when it refuses
+// everything at first.
+func TestPeerDies(t *testing.T) {
+	l := wire(t, only(netlab.Platform, netlab.CarrierA, netlab.CarrierB)...)
+	l.answering(t, 2*time.Second)
+	l.load(t, netlab.CarrierA)
+	l.load(t, netlab.CarrierB)
+	l.run(t, netlab.TrunkOptions{
+		Engine: call.EngineKernel, IKE: map[string][]string{"a-primary": quickDPD},
+		// What is tested here is IKE's own detection.
+		Tunnels: map[string][]string{"a-primary": {"monitor: none"}},
+	})
+	l.ready(t)
+	peer := l.peers[netlab.CarrierA]
+	die := func(forget bool) time.Duration {
+		t.Helper()
+		if err := peer.Kill(); err != nil {
+			t.Fatal(err)
+		}
+		if forget {
+			if err := peer.Forget(); err != nil {
+				t.Fatal(err)
+			}
+		}
+		return l.service(t, netlab.CarrierA, false, dpdLimit)
+	}
+	t.Logf("out of service %v after the peer was killed", die(false).Round(time.Millisecond))
+	tunnel := l.tunnel(t, "a-primary")
+	if tunnel.Cause != "dpd-timeout" && tunnel.Cause != "unreachable" || tunnel.DPDFailures == 0 || !strings.Contains(tunnel.Reason, "realm carrier-a, tunnel a-primary") {
+		t.Errorf("the tunnel says %+v", tunnel)
+	}
+	wait(t, l.call(t, netlab.Platform, "+44", 1))
+	l.idle(t)
+	records := l.records(t)
+	if r := records[len(records)-1]; r.Egress.Trunk != netlab.CarrierB {
+		t.Errorf("the next call went to %q: %+v", r.Egress.Trunk, r)
+	}
+	for n := range 10 {
+		if n > 0 {
+			die(true)
+		}
+		if n == 5 {
+			time.Sleep(15 * time.Second) // the attempts are as rare as they get
+		}
+		l.startPeer(t, netlab.CarrierA)
+		if n%2 == 0 {
+			time.Sleep(2500 * time.Millisecond) // it answers NO_PROPOSAL_CHOSEN
+		}
+		l.load(t, netlab.CarrierA)
+		took := l.service(t, netlab.CarrierA, true, returnLimit+patience)
+		t.Logf("return %d: in service after %v", n+1, took.Round(time.Millisecond))
+		if took > returnLimit {
+			t.Errorf("return %d took %v, want %v at most", n+1, took, returnLimit)
+		}
+	}
+}
+
+// stream is the one from one address to another at a host.
+func stream(t *testing.T, log *netlab.Log, from, to netip.AddrPort) *netlab.Stream {
+	t.Helper()
+	for key, s := range log.Streams {
+		if key.Src == from && key.Dst == to && !key.Out {
+			return s
+		}
+	}
+	t.Fatalf("%s received no stream from %v to %v", log.Host, from, to)
+	return nil
+}
+
+// gap is how long a call's media was away at worst, towards the caller and the callee.
+func gap(t *testing.T, c netlab.Call, caller, callee *netlab.Log) time.Duration {
+	t.Helper()
+	far := c.Callee()
+	if far == nil {
+		t.Fatalf("call %s was not answered", c.Number)
+	}
+	return max(stream(t, caller, c.Caller.Gateway, c.Caller.Peer).Gap(), stream(t, callee, far.Gateway, far.Peer).Gap())
+}
+
+// TestPrimaryCut: I6, N8. The primary tunnel's cable loses everything: running calls' media is
+// back within 2 s by the backup, which takes new calls too; when the cable is mended, traffic
+// returns to the primary without a loss.
+func TestPrimaryCut(t *testing.T) {
+	l := wire(t, netlab.SiteOf(netlab.Platform), netlab.SiteOf(netlab.CarrierA))
+	l.answering(t, 20*time.Second)
+	l.load(t, netlab.CarrierA)
+	l.run(t, netlab.TrunkOptions{Engine: call.EngineKernel, Realms: map[string][]string{netlab.CarrierA: {"return_after: 3s"}}})
+	l.ready(t)
+	active := func(want string, limit time.Duration) time.Duration {
+		t.Helper()
+		return awaitWithin(t, limit, "traffic by "+want, func() string {
+			if got := l.realm(t, netlab.CarrierA).Tunnel; got != want {
+				return fmt.Sprintf("it goes by %q", got)
+			}
+			return ""
+		})
+	}
+	active("a-primary", patience)
+	wire, logs := l.tap(t), l.watch(t, netlab.Platform, netlab.CarrierA)
+	first := l.call(t, netlab.Platform, netlab.PrefixA, 1)
+	l.talking(t, 1)
+	time.Sleep(2 * time.Second) // speech by the primary
+	if err := l.Cut(netlab.CarrierA, netlab.Device(0)); err != nil {
+		t.Fatal(err)
+	}
+	t.Logf("by the backup after %v", active("a-backup", 2*time.Second).Round(time.Millisecond))
+	second := l.call(t, netlab.Platform, netlab.PrefixA, 1)
+	l.talking(t, 2)
+	if s := l.trunk(t, netlab.CarrierA); s.State != "in-service" {
+		t.Errorf("with its backup up the trunk is %s: %s", s.State, s.Reason)
+	}
+	if err := l.Mend(netlab.CarrierA, netlab.Device(0)); err != nil {
+		t.Fatal(err)
+	}
+	t.Logf("back by the primary after %v", active("a-primary", 15*time.Second).Round(time.Millisecond))
+	wait(t, first, second)
+	captured := logs()
+	seen := netlab.Calls(captured...)
+	if len(seen) != 2 {
+		t.Fatalf("%d calls, want 2", len(seen))
+	}
+	if away := gap(t, seen[0], captured[0], captured[1]); away > 2*time.Second {
+		t.Errorf("media was away for %v, want 2 s at most", away)
+	} else {
+		t.Logf("media was away for %v", away.Round(time.Millisecond))
+	}
+	// The second call began by the backup and lived through the return.
+	whole := netlab.CompareMedia(seen[1:], captured...)
+	for _, p := range whole.Problems {
+		if strings.Contains(p, seen[1].Number) {
+			t.Errorf("the call that began by the backup: %s", p)
+		}
+	}
+	l.onlyIPsec(t, stopped(t, wire).Wire)
+}
+
+// TestFailClosed: N4. Whatever takes a tunnel away in mid-call, nothing of its realm leaves:
+// neither in clear, nor by another realm.
+func TestFailClosed(t *testing.T) {
+	l := wire(t, only(netlab.Platform, netlab.CarrierA, netlab.CarrierB)...)
+	l.answering(t, 25*time.Second)
+	l.load(t, netlab.CarrierA)
+	l.load(t, netlab.CarrierB)
+	l.run(t, netlab.TrunkOptions{Engine: call.EngineKernel, IKE: map[string][]string{"a-primary": quickDPD}})
+	l.ready(t)
+	caller := l.call(t, netlab.Platform, netlab.PrefixA, 2)
+	l.talking(t, 2)
+	// silent checks the wire for two seconds of speech that has no way to go.
+	silent := func(when string) {
+		t.Helper()
+		wire := l.tap(t)
+		logs := l.watch(t, netlab.Platform)
+		time.Sleep(2 * time.Second)
+		census := stopped(t, wire).Wire
+		l.onlyIPsec(t, census)
+		speaking := logs()[0].Totals().Sent
+		if speaking < 100 {
+			t.Errorf("%s: the platform sent only %d packets", when, speaking)
+		}
+		platform := l.site(netlab.Platform).Peer
+		for f, n := range census {
+			clear := f.VLAN == 200 && f.Kind != netlab.FrameARP && f.Dst != platform
+			if !f.Out && (clear || f.VLAN == 102 && f.Kind == netlab.FrameESP && n > 40) { // the other carrier's tunnel has its echo requests
+				t.Errorf("%s: %d x %v", when, n, f)
+			}
+		}
+	}
+	wait := func(up bool) {
+		t.Helper()
+		l.await(t, fmt.Sprintf("tunnel up: %v", up), func() string {
+			if tunnel := l.tunnel(t, "a-primary"); (tunnel.State == call.TunnelUp) != up {
+				return fmt.Sprintf("it is %s: %s", tunnel.State, tunnel.Reason)
+			}
+			return ""
+		})
+	}
+	// Its associations and policies vanish, without anybody being told.
+	l.underlay(t, netlab.CarrierA, "xfrm state flush")
+	l.underlay(t, netlab.CarrierA, "xfrm policy flush")
+	silent("without associations and policies")
+	wait(true)
+	// Its device vanishes, and is made again.
+	l.sh(t, netlab.Gateway, "ip link del tdx1-carrier-a")
+	silent("after the xfrm interface was deleted")
+	wait(true)
+	// The peer vanishes.
+	if err := l.peers[netlab.CarrierA].Kill(); err != nil {
+		t.Fatal(err)
+	}
+	if err := l.peers[netlab.CarrierA].Forget(); err != nil {
+		t.Fatal(err)
+	}
+	wait(false)
+	silent("with the tunnel down")
+	if s := l.trunk(t, netlab.CarrierA); s.State != "out-of-service" {
+		t.Errorf("the trunk is %s", s.State)
+	}
+	if n := l.status(t).Calls.Active; n != 2 {
+		t.Errorf("%d calls are kept, want 2", n)
+	}
+	if _, err := caller.Wait(); err != nil {
+		t.Logf("calls whose callee is not there any more: %v", err)
+	}
+}
+
+// TestOutlives: the gateway's charon is killed, then the daemon, in mid-call: not a packet is
+// lost, and the next daemon takes over what is there.
+func TestOutlives(t *testing.T) {
+	l := wire(t, only(netlab.Platform, netlab.CarrierA)...)
+	l.answering(t, 40*time.Second)
+	l.load(t, netlab.CarrierA)
+	o := netlab.TrunkOptions{Engine: call.EngineKernel}
+	l.run(t, o)
+	l.ready(t)
+	logs := l.watch(t, netlab.Platform, netlab.CarrierA)
+	caller := l.call(t, netlab.Platform, netlab.PrefixA, 1)
+	l.talking(t, 1)
+	pids := l.charons(t, netlab.CarrierA)
+	if len(pids) != 1 {
+		t.Fatalf("charons %v, want one", pids)
+	}
+	if err := syscall.Kill(pids[0], syscall.SIGKILL); err != nil {
+		t.Fatal(err)
+	}
+	var charon int
+	l.await(t, "another charon", func() string {
+		now := l.charons(t, netlab.CarrierA)
+		if len(now) != 1 || now[0] == pids[0] {
+			return fmt.Sprintf("%v", now)
+		}
+		charon = now[0]
+		return ""
+	})
+	l.ready(t)
+	established := l.tunnel(t, "a-primary").Established
+	time.Sleep(2 * time.Second)
+	if err := l.daemon.Signal(syscall.SIGKILL); err != nil {
+		t.Fatal(err)
+	}
+	<-l.daemon.Done()
+	time.Sleep(2 * time.Second)
+	l.run(t, o)
+	l.ready(t)
+	time.Sleep(2 * time.Second)
+	if now := l.charons(t, netlab.CarrierA); len(now) != 1 || now[0] != charon {
+		t.Errorf("the next daemon has charons %v, want the one that was there, %d", now, charon)
+	}
+	if tunnel := l.tunnel(t, "a-primary"); tunnel.Established.Sub(established).Abs() > 2*time.Second {
+		t.Errorf("the next daemon has a new association: of %v, not %v", tunnel.Established, established)
+	}
+	// The next daemon does not know the call: its BYE is refused.
+	if _, err := caller.Wait(); err == nil {
+		t.Log("the caller could end its call")
+	}
+	captured := logs()
+	report := netlab.CompareMedia(netlab.Calls(captured...), captured...)
+	if !report.Clean() || report.Sent < uint64(2*packets(l.talk)) {
+		t.Errorf("media: %+v", report)
+	}
+}
