@@ -13,6 +13,15 @@ ROOT      := $(if $(filter 0,$(shell id -u)),,sudo -E env "PATH=$$PATH:/usr/sbin
 GO_EXEC   := $(if $(ROOT),-exec '$(ROOT)')
 GO_LDFLAGS := -X main.version=$(VERSION)
 
+# What runs in a virtual machine, by the kernel's series. Of the kernel engine only what
+# differs by kernel: its programs are verified in an emulated processor, which takes long.
+VM_PACKAGES_612 ?= ./pkg/realm ./pkg/ipsec ./tests/netlab ./tests/tunnels
+VM_PACKAGES_61  ?= ./pkg/realm ./pkg/ipsec
+VM_GATES        ?= ^Test(Gates|GateCorpus|Tags|TC|Tunnel.*|Xfrm.*|ClearText|Supported|VerifierBudget)$$
+VM_TUNNELS_61   ?= ^Test(OverlappingCarriers|PeerDies)$$
+# Time limit of one package's tests.
+VM_TIMEOUT      ?= 20m
+
 # What make generate writes and the tree keeps.
 GENERATED := pkg/datapath/tandem_bpfel.go pkg/datapath/tandem_bpfel.o pkg/datapath/floor_bpfel_test.go pkg/datapath/floor_bpfel_test.o \
 	tests/traffic/traffic_bpfel.go tests/traffic/traffic_bpfel.o \
@@ -27,11 +36,12 @@ help: ## list the targets
 .PHONY: build
 build: ## build the daemon, the CLI and the lab into bin/
 	@mkdir -p $(BIN)
-	$(GO) build -trimpath -ldflags '$(GO_LDFLAGS)' -o $(BIN)/ ./cmd/...
+	@# Without cgo they run in the virtual machine too, whatever C library it has.
+	CGO_ENABLED=0 $(GO) build -trimpath -ldflags '$(GO_LDFLAGS)' -o $(BIN)/ ./cmd/...
 
 .PHONY: demo
-demo: ## calls through the gateway in a lab of namespaces; ENGINE=auto|kernel|userspace
-	@tests/deps.sh lab
+demo: ## calls, VLANs and tunnels through the gateway, in a virtual machine if this kernel lacks them; ENGINE=auto|kernel|userspace
+	@tests/deps.sh lab vm
 	@$(MAKE) --no-print-directory build
 	@mkdir -p $(OUT)
 	@$(ROOT) $(BIN)/tandem-lab demo --engine $(ENGINE) --out $(OUT)/demo.json
@@ -40,10 +50,28 @@ demo: ## calls through the gateway in a lab of namespaces; ENGINE=auto|kernel|us
 test: ## every test, end to end included; says what was skipped and why
 	@tests/deps.sh lab test
 	@$(MAKE) --no-print-directory build
-	$(GO) tool gotestsum --format pkgname -- $(GO_EXEC) -race -timeout 20m $$($(GO) list ./pkg/... ./cmd/...) $$($(GO) list ./tests/... | grep -v /e2e)
+	$(GO) tool gotestsum --format pkgname -- $(GO_EXEC) -race -timeout 20m \
+		$$($(GO) list ./pkg/... ./cmd/...) $$($(GO) list ./tests/... | grep -vE '/(e2e|tunnels|vmlab)$$')
 	$(GO) tool gotestsum --format testname -- $(GO_EXEC) -p 1 -count 1 -timeout 20m ./tests/e2e/...
 	@# What has a limit in time, again without the race detector: with it the limits are ten times as wide.
 	$(GO) tool gotestsum --format testname -- $(GO_EXEC) -p 1 -count 1 -run '10000Calls|TenThousandCalls' ./pkg/app ./pkg/media ./pkg/datapath
+	@$(MAKE) --no-print-directory test-vm
+
+# vm_test KERNEL ARGUMENTS: go test in a virtual machine. It is go test that ends a machine
+# that takes too long, since the test then says where it was.
+vm_test = CGO_ENABLED=0 $(GO) tool gotestsum --format testname -- \
+	-exec '$(ROOT) $(CURDIR)/$(BIN)/tandem-lab vm --kernel $(1) --timeout 2h' -p 1 -count 1 -timeout $(VM_TIMEOUT) $(2)
+
+.PHONY: test-vm
+test-vm: ## VLAN, VRF and IPsec tests in virtual machines with Debian's kernels 6.12 and 6.1; needs no KVM
+	@tests/deps.sh vm
+	@$(MAKE) --no-print-directory build
+	CGO_ENABLED=0 $(GO) tool gotestsum --format testname -- $(GO_EXEC) -count 1 -timeout $(VM_TIMEOUT) ./tests/vmlab
+	$(call vm_test,6.12,$(VM_PACKAGES_612))
+	$(call vm_test,6.12,-run '$(VM_GATES)' ./pkg/datapath)
+	$(call vm_test,6.1,$(VM_PACKAGES_61))
+	$(call vm_test,6.1,-run '$(VM_GATES)' ./pkg/datapath)
+	$(call vm_test,6.1,-run '$(VM_TUNNELS_61)' ./tests/tunnels)
 
 .PHONY: check
 check: ## formatting, vet, staticcheck, errorlint, layering, generated files

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Installs what a target needs and the machine lacks; says what, asks for nothing.
-# Usage: tests/deps.sh GROUP...   groups: lab (demo, end-to-end tests, bench), test, generate
+# Usage: tests/deps.sh GROUP...   groups: lab (demo, end-to-end tests, bench), test, vm, generate
 set -euo pipefail
 PATH=$PATH:/usr/sbin:/sbin # where Debian has nft and ethtool, and users do not look
 
@@ -23,6 +23,16 @@ for group in "$@"; do
 		# The race detector links with cgo.
 		need gcc gcc
 		[ -e /usr/include/stdlib.h ] || missing+=(libc6-dev)
+		;;
+	vm)
+		need qemu-system-x86_64 qemu-system-x86
+		need mmdebstrap mmdebstrap
+		[ -e /usr/share/keyrings/debian-archive-keyring.gpg ] || missing+=(debian-archive-keyring)
+		need depmod kmod
+		need xz xz-utils
+		need zstd zstd
+		# The package busybox has one that needs libraries.
+		{ command -v busybox && ! ldd "$(command -v busybox)"; } >/dev/null 2>&1 || missing+=(busybox-static)
 		;;
 	generate)
 		# Pinned: another clang gives other objects, and the check compares bytes.

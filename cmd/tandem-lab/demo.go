@@ -1,12 +1,14 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
 	"io"
 	"net/netip"
 	"os"
+	"strings"
 	"syscall"
 	"time"
 
@@ -18,14 +20,23 @@ import (
 	"github.com/tandem-sbc/tandem/tests/sipp"
 )
 
-// The demo's calls: enough to be seen, few enough for two cores.
+// The demo's calls: enough to be seen, few enough for two cores, and for two that are emulated.
 const (
-	demoCalls   = 240
-	demoRate    = 12.0             // per second, over all directions
-	demoPackets = 150              // of 20 ms, each way
-	demoTimeout = 80 * time.Second // for all of it
-	endGrace    = 8 * time.Second  // for the callees to see their last BYE
-	idleTimeout = 5 * time.Second  // for the gateway to have no call left
+	demoCalls, machineCalls = 240, 80
+	demoRate, machineRate   = 12.0, 4.0         // per second, over all directions
+	demoPackets             = 150               // of 20 ms, each way
+	demoTalk                = 5 * time.Second   // a call, with time to spare for a machine that is late
+	demoTimeout             = 150 * time.Second // for all of it
+	readyTimeout            = 60 * time.Second  // for tunnels and trunks
+	endGrace                = 8 * time.Second   // for the callees to see their last BYE
+	idleTimeout             = 20 * time.Second  // for the gateway to have no call left
+)
+
+// What happens to the primary tunnel in mid-demo, in parts of the time in which calls begin.
+const (
+	cutAt, cutFor = 0.3, 0.3
+	// awayLimit is how long running calls' media may be away (I6).
+	awayLimit = 2 * time.Second
 )
 
 // directions in which the demo calls. A host's callers and its callee share nothing.
@@ -35,30 +46,56 @@ var directions = []struct {
 	sipPort  uint16
 	rtpPort  uint16
 }{
-	{netlab.Platform, netlab.CarrierA, netlab.PrefixA, 5061, 7000},
-	{netlab.Platform, netlab.CarrierB, netlab.PrefixB, 5062, 8000},
-	{netlab.CarrierA, netlab.Platform, netlab.PrefixPlatform + "1", 5061, 7000},
-	{netlab.CarrierB, netlab.Platform, netlab.PrefixPlatform + "2", 5061, 7000},
+	{netlab.Platform, netlab.CarrierA, netlab.PrefixA + "1", 5061, 10000},
+	{netlab.Platform, netlab.CarrierB, netlab.PrefixB + "2", 5062, 11000},
+	{netlab.CarrierA, netlab.Platform, netlab.PrefixPlatform + "3", 5061, 10000},
+	{netlab.CarrierB, netlab.Platform, netlab.PrefixPlatform + "4", 5061, 10000},
+	{netlab.CarrierB, netlab.CarrierA, netlab.PrefixA + "5", 5062, 11000},
 }
 
 func demoCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "demo",
-		Short: "Make calls through the gateway in both directions and count what arrives",
-		Args:  cobra.NoArgs,
+		Short: "Make calls between a platform and two carriers behind tunnels, and cut one of them",
+		Long: `Make calls in all directions between a platform and two carriers with the same addresses, each
+behind its tunnel; cut one's primary tunnel in mid-demo; count what arrives, byte for byte.
+
+It runs on this machine if its kernel has what it takes, else in a virtual machine.`,
+		Args: cobra.NoArgs,
 	}
 	daemon, engine := daemonFlag(cmd), engineFlag(cmd)
-	out := cmd.Flags().String("out", "out/demo.json", "where the result is written")
-	calls := cmd.Flags().Int("calls", demoCalls, "number of calls, over all directions")
-	rate := cmd.Flags().Float64("rate", demoRate, "calls per second, over all directions")
+	flags := cmd.Flags()
+	out := flags.String("out", "out/demo.json", "where the result is written")
+	calls := flags.Int("calls", 0, fmt.Sprintf("number of calls, over all directions (default %d, %d in a virtual machine)", demoCalls, machineCalls))
+	rate := flags.Float64("rate", 0, fmt.Sprintf("calls per second, over all directions (default %.0f, %.0f in a virtual machine)", demoRate, machineRate))
+	here := flags.Bool("here", false, "no virtual machine, whatever this machine's kernel has")
+	live := flags.Bool("live", false, "draw the table in place (default: if the output is a terminal)")
+	written := flags.String("written", "", "")
+	// For the demo within the machine: where the result is in the end.
+	if err := flags.MarkHidden("written"); err != nil {
+		panic(err) // it was defined a moment ago
+	}
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
 		// A failed run must not leave the numbers of an earlier one.
-		if err := os.Remove(*out); err != nil && !errors.Is(err, os.ErrNotExist) {
+		if err := removeIfThere(*out); err != nil {
 			return err
 		}
+		if file, ok := cmd.OutOrStdout().(*os.File); ok && !flags.Changed("live") {
+			*live = term.IsTerminal(int(file.Fd()))
+		}
+		d := &demo{daemon: *daemon, engine: string(*engine), live: *live, calls: *calls, rate: *rate, out: cmd.OutOrStdout()}
+		lack, err := netlab.TunnelsLack()
+		if err != nil {
+			return err
+		}
+		if len(lack) > 0 && !*here {
+			fmt.Fprintf(d.out, "this machine lacks %s: the demo runs in a virtual one\n", strings.Join(lack, ", "))
+			d.calls, d.rate = cmp.Or(d.calls, machineCalls), cmp.Or(d.rate, machineRate)
+			return demoInMachine(cmd.Context(), cmd, d, *out)
+		}
+		d.calls, d.rate = cmp.Or(d.calls, demoCalls), cmp.Or(d.rate, demoRate)
 		ctx, cancel := context.WithTimeout(cmd.Context(), demoTimeout)
 		defer cancel()
-		d := &demo{daemon: *daemon, engine: string(*engine), calls: *calls, rate: *rate, out: cmd.OutOrStdout()}
 		outcome, err := d.run(ctx)
 		if err != nil {
 			if errors.Is(err, context.Canceled) {
@@ -69,7 +106,7 @@ func demoCommand() *cobra.Command {
 		if err := outcome.write(*out); err != nil {
 			return err
 		}
-		outcome.print(cmd.OutOrStdout(), *out)
+		outcome.print(cmd.OutOrStdout(), cmp.Or(*written, *out))
 		return outcome.failure()
 	}
 	return cmd
@@ -80,28 +117,37 @@ type demo struct {
 	daemon, engine string
 	calls          int
 	rate           float64
+	live           bool
 	out            io.Writer
 
 	lab      *netlab.Lab
 	gateway  *netlab.Daemon
 	api      *admin.Client
-	captures []*netlab.Capture
+	view     *table
+	wire     *netlab.Capture
+	captures map[string][]*netlab.Capture // by host
 	callers  []*sipp.Agent
 	callees  []*sipp.Agent
 	started  time.Time
+	// cut and mended are when the primary tunnel's cable was; zero before.
+	cut, mended time.Time
 }
 
 func (d *demo) run(ctx context.Context) (_ *outcome, err error) {
 	if _, err := sweep(d.out); err != nil {
 		return nil, err
 	}
-	if d.lab, err = netlab.Up(ctx, netlab.Default(false)); err != nil {
+	sites := carrierSites()
+	if d.lab, err = upCarriers(ctx, sites); err != nil {
 		return nil, err
 	}
 	defer func() { err = errors.Join(err, d.lab.Close()) }()
-	fmt.Fprintf(d.out, "lab %s: %s, %s and %s around the gateway\n", d.lab.ID(), netlab.Platform, netlab.CarrierA, netlab.CarrierB)
-
-	if d.gateway, err = d.lab.StartGateway(ctx, d.daemon, netlab.GatewayOptions{Engine: d.engine}, nil); err != nil {
+	describeCarriers(d.out, d.lab, sites)
+	o := netlab.TrunkOptions{
+		Sites: sites, Engine: d.engine,
+		Realms: map[string][]string{netlab.CarrierA: {"return_after: 2s"}},
+	}
+	if d.gateway, err = d.lab.StartTrunkGateway(ctx, d.daemon, o, nil); err != nil {
 		return nil, err
 	}
 	d.api = admin.NewClient(d.gateway.Socket)
@@ -114,7 +160,7 @@ func (d *demo) run(ctx context.Context) (_ *outcome, err error) {
 		fmt.Fprintf(d.out, "  because %s\n", status.EngineReason)
 	}
 	if err := d.start(ctx); err != nil {
-		return nil, err
+		return nil, d.explain(err)
 	}
 	if err := d.watch(ctx); err != nil {
 		return nil, d.explain(err)
@@ -134,26 +180,35 @@ func (d *demo) explain(err error) error {
 	return fmt.Errorf("%w\nthe daemon said:\n%s", err, d.gateway.Said())
 }
 
-// start opens the captures, then the callees, then the callers.
-func (d *demo) start(ctx context.Context) error {
-	for _, r := range netlab.Realms() {
-		c, err := d.lab.Capture(r.Name, netlab.PeerDevice)
-		if err != nil {
-			return err
+// start opens the captures, then the callees, waits for the tunnels, and starts the callers.
+func (d *demo) start(ctx context.Context) (err error) {
+	if d.wire, err = d.lab.CaptureWire(netlab.Switch, netlab.TrunkPort); err != nil {
+		return err
+	}
+	d.captures = map[string][]*netlab.Capture{}
+	for _, s := range carrierSites() {
+		for _, device := range innerDevices(s) {
+			c, err := d.lab.Capture(s.Name, device)
+			if err != nil {
+				return err
+			}
+			d.captures[s.Name] = append(d.captures[s.Name], c)
 		}
-		d.captures = append(d.captures, c)
 	}
 	var seed uint64
 	audio := func() sipp.Audio {
 		seed++
 		return sipp.Audio{Seed: seed, Packets: demoPackets}
 	}
-	for _, r := range netlab.Realms() {
-		callee, err := sipp.Start(ctx, d.lab, r.Name, sipp.Config{Scenario: sipp.Answer, Local: r.Peer, Audio: audio()})
+	for _, s := range carrierSites() {
+		callee, err := sipp.Start(ctx, d.lab, s.Name, sipp.Config{Scenario: sipp.Answer, Local: s.Peer, Audio: audio()})
 		if err != nil {
 			return err
 		}
 		d.callees = append(d.callees, callee)
+	}
+	if err := d.ready(ctx); err != nil {
+		return err
 	}
 	d.started = time.Now()
 	share := splitCalls(d.calls, len(directions))
@@ -161,17 +216,18 @@ func (d *demo) start(ctx context.Context) error {
 		if share[i] == 0 {
 			continue
 		}
-		from := netlab.RealmOf(way.from)
+		from := netlab.SiteOf(way.from)
 		caller, err := sipp.Start(ctx, d.lab, way.from, sipp.Config{
 			Scenario:  sipp.Call,
 			Local:     from.Peer,
 			SIPPort:   way.sipPort,
 			MediaPort: way.rtpPort,
-			Remote:    netip.AddrPortFrom(from.Gateway, 5060),
+			Remote:    netip.AddrPortFrom(from.Gateway.Addr(), 5060),
 			Number:    way.prefix,
 			Calls:     share[i],
 			Rate:      d.rate / float64(len(directions)),
 			Audio:     audio(),
+			Talk:      demoTalk,
 		})
 		if err != nil {
 			return err
@@ -193,14 +249,14 @@ func splitCalls(n, parts int) []int {
 // watch shows the table until the last caller has ended.
 func (d *demo) watch(ctx context.Context) error {
 	interval := 2 * time.Second
-	file, ok := d.out.(*os.File)
-	live := ok && term.IsTerminal(int(file.Fd()))
-	if live {
+	if d.live {
 		interval = 500 * time.Millisecond
 	}
-	view := &table{out: d.out, live: live}
+	d.view = &table{out: d.out, live: d.live}
 	tick := time.NewTicker(interval)
 	defer tick.Stop()
+	calling := time.Duration(float64(d.calls) / d.rate * float64(time.Second))
+	cut, mend := time.After(time.Duration(cutAt*float64(calling))), (<-chan time.Time)(nil)
 
 	callersDone := make(chan error, 1)
 	go func() {
@@ -223,12 +279,21 @@ func (d *demo) watch(ctx context.Context) error {
 			if err := errors.Join(err, sampleErr); err != nil {
 				return err
 			}
-			view.show(s)
+			d.view.show(s)
 			return nil
 		case <-d.gateway.Done():
 			d.stopCallers()
 			<-callersDone
 			return fmt.Errorf("the daemon ended in mid-call: %w", d.gateway.Wait())
+		case <-cut:
+			if err := d.cutPrimary(); err != nil {
+				return err
+			}
+			mend = time.After(time.Duration(cutFor * float64(calling)))
+		case <-mend:
+			if err := d.mendPrimary(); err != nil {
+				return err
+			}
 		case <-tick.C:
 			s, err := d.sample(ctx)
 			if ctx.Err() != nil {
@@ -245,7 +310,7 @@ func (d *demo) watch(ctx context.Context) error {
 				<-callersDone
 				return err
 			}
-			view.show(s)
+			d.view.show(s)
 		}
 	}
 }
@@ -271,11 +336,20 @@ func (d *demo) sample(ctx context.Context) (sample, error) {
 		active:  len(calls), answered: status.Calls.Answered, failed: status.Calls.Failed,
 		kernel: status.Engine.KernelPackets, userspace: status.Engine.UserspacePackets,
 	}
-	for _, c := range d.captures {
-		t := c.Totals()
-		s.missing += t.Missing
-		s.jitter = max(s.jitter, t.Jitter)
-		s.worstJitter = max(s.worstJitter, t.MaxJitter)
+	if s.tunnels, err = d.api.Tunnels(ctx); err != nil {
+		return sample{}, err
+	}
+	for _, captures := range d.captures {
+		// One device after the other: what is missing at one has passed the other.
+		logs := make([]netlab.Totals, len(captures))
+		for i, c := range captures {
+			logs[i] = c.Totals()
+			s.jitter = max(s.jitter, logs[i].Jitter)
+			s.worstJitter = max(s.worstJitter, logs[i].MaxJitter)
+		}
+		if len(logs) == 1 {
+			s.missing += logs[0].Missing
+		}
 	}
 	return s, nil
 }
@@ -302,13 +376,24 @@ func (d *demo) finish(ctx context.Context) (*outcome, error) {
 		}
 		o.failedAtCallees += int(stats.Failed)
 	}
+	if o.tunnels, err = d.api.Tunnels(ctx); err != nil {
+		return nil, err
+	}
 	var logs []*netlab.Log
-	for _, c := range d.captures {
-		log, err := c.Stop()
-		if err != nil {
-			return nil, err
+	for _, s := range carrierSites() {
+		var parts []*netlab.Log
+		for _, c := range d.captures[s.Name] {
+			log, err := c.Stop()
+			if err != nil {
+				return nil, err
+			}
+			parts = append(parts, log)
 		}
-		logs = append(logs, log)
+		logs = append(logs, netlab.Merge(parts...))
+	}
+	wire, err := d.wire.Stop()
+	if err != nil {
+		return nil, err
 	}
 	if err := d.gateway.Stop(syscall.SIGTERM, stopGrace); err != nil {
 		return nil, err
@@ -316,8 +401,14 @@ func (d *demo) finish(ctx context.Context) (*outcome, error) {
 	if err := d.gateway.Wait(); err != nil {
 		return nil, fmt.Errorf("the daemon did not end well: %w", err)
 	}
+	// Tunnels outlive the daemon by design; the lab's must not.
+	if _, err := d.gateway.Unload(ctx); err != nil {
+		return nil, err
+	}
 	calls := netlab.Calls(logs...)
+	o.countCut(d.cut, d.mended, logs)
 	o.count(calls, netlab.CompareMedia(calls, logs...))
+	o.countWire(wire.Wire, carrierSites())
 	o.duration = time.Since(d.started)
 	return o, nil
 }

@@ -13,6 +13,9 @@ import (
 	"sync"
 	"testing"
 	"time"
+
+	"github.com/tandem-sbc/tandem/pkg/call"
+	"github.com/tandem-sbc/tandem/tests/netlab"
 )
 
 // output is a buffer that may be read while it is written.
@@ -92,6 +95,13 @@ func TestInterruptTakesTheLabDown(t *testing.T) {
 // nothing stays.
 func TestDemoFailsCleanly(t *testing.T) {
 	requireRoot(t)
+	lack, err := netlab.TunnelsLack()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if len(lack) > 0 {
+		t.Skipf("this machine lacks %s: use `make test-vm`", strings.Join(lack, ", "))
+	}
 	daemon := filepath.Join(t.TempDir(), "tandemd")
 	if err := os.WriteFile(daemon, []byte("#!/bin/sh\necho no engine today >&2\nexit 1\n"), 0o755); err != nil {
 		t.Fatal(err)
@@ -112,9 +122,12 @@ func TestDemoFailsCleanly(t *testing.T) {
 
 // good is the outcome of a run without fault.
 func good() outcome {
+	cut := time.Now()
 	return outcome{
-		Calls: 240, Answered: 240, RTPSent: 72000, RTPReceived: 72000, KernelPackets: 72000, DSCPOK: true,
-		engine: "kernel", wanted: 240, clean: true,
+		Calls: 240, Answered: 240, RTPSent: 72000, RTPReceived: 71960, RTPLostInCut: 40, KernelPackets: 72000, DSCPOK: true,
+		MediaAwayMS: 1100, Cut: "a-primary", Backup: "a-backup", TunnelsUp: 1, WireESP: 50000, WireIKE: 100, WireARP: 10,
+		engine: "kernel", wanted: 240, clean: true, tunnels: []call.Tunnel{{Name: "a-primary", State: call.TunnelUp}},
+		cutAt: cut, mendedAt: cut.Add(5 * time.Second),
 	}
 }
 
@@ -136,7 +149,12 @@ func TestOutcome(t *testing.T) {
 		{"a packet is altered", func(o *outcome) { o.clean = false }, "as it was sent"},
 		{"not marked", func(o *outcome) { o.DSCPOK = false }, "DSCP 46"},
 		{"one packet went through user space", func(o *outcome) { o.UserspacePackets = 1 }, "through user space"},
-		{"the engine missed packets", func(o *outcome) { o.KernelPackets = 71999 }, "the engine counted"},
+		{"the engine missed packets", func(o *outcome) { o.KernelPackets = 71959 }, "the engine counted"},
+		{"media was away for too long", func(o *outcome) { o.MediaAwayMS = 2001 }, "2001 ms"},
+		{"the cut did not come", func(o *outcome) { o.cutAt = time.Time{} }, "not cut"},
+		{"a tunnel stays down", func(o *outcome) { o.TunnelsUp = 0 }, "0 of 1 tunnels"},
+		{"clear text on the wire", func(o *outcome) { o.WireOther = 1 }, "neither ESP"},
+		{"no ESP at all", func(o *outcome) { o.WireESP = 0 }, "no ESP"},
 		{"a 180 behind its 200", func(o *outcome) { o.disordered = 1 }, "behind the final"},
 	} {
 		o := good()
@@ -164,8 +182,9 @@ func TestResultKeys(t *testing.T) {
 		t.Fatal(err)
 	}
 	want := []string{
-		"answered", "calls", "dscp_ok", "failed", "kernel_packets",
-		"rtp_lost", "rtp_received", "rtp_sent", "userspace_packets",
+		"answered", "backup", "calls", "cut", "dscp_ok", "failed", "kernel_packets", "media_away_ms",
+		"rtp_lost", "rtp_lost_in_cut", "rtp_received", "rtp_sent", "tunnels_up", "userspace_packets",
+		"wire_arp", "wire_esp", "wire_ike", "wire_other",
 	}
 	if keys := slices.Sorted(maps.Keys(got)); !slices.Equal(keys, want) {
 		t.Errorf("keys %v, want %v", keys, want)
@@ -173,10 +192,13 @@ func TestResultKeys(t *testing.T) {
 }
 
 func TestTable(t *testing.T) {
-	s := sample{elapsed: 61 * time.Second, active: 5, answered: 30, failed: 10, kernel: 1234567, jitter: 1500 * time.Microsecond}
+	s := sample{
+		elapsed: 61 * time.Second, active: 5, answered: 30, failed: 10, kernel: 1234567, jitter: 1500 * time.Microsecond,
+		tunnels: []call.Tunnel{{Name: "a-primary", State: call.TunnelDown}, {Name: "a-backup", State: call.TunnelUp, Active: true}},
+	}
 	var plain bytes.Buffer
 	(&table{out: &plain}).show(s)
-	for _, want := range []string{"5 active", "30 answered", "75.0 %", "1 234 567 kernel", "1.50 ms"} {
+	for _, want := range []string{"5 active", "30 answered", "75.0 %", "1 234 567 kernel", "1.50 ms", "a-primary down, a-backup up*"} {
 		if !strings.Contains(plain.String(), want) {
 			t.Errorf("no %q in %q", want, plain.String())
 		}

@@ -18,10 +18,25 @@ type outcome struct {
 	Calls    int `json:"calls"`
 	Answered int `json:"answered"`
 	Failed   int `json:"failed"`
-	// Packets counted by captures on the peers' interfaces.
-	RTPSent     uint64 `json:"rtp_sent"`
-	RTPReceived uint64 `json:"rtp_received"`
-	RTPLost     uint64 `json:"rtp_lost"`
+	// Packets counted by captures on the peers' interfaces. RTPLost leaves out what was lost
+	// while the primary tunnel was dead and traffic not yet on the backup: RTPLostInCut.
+	RTPSent      uint64 `json:"rtp_sent"`
+	RTPReceived  uint64 `json:"rtp_received"`
+	RTPLost      uint64 `json:"rtp_lost"`
+	RTPLostInCut uint64 `json:"rtp_lost_in_cut"`
+	// MediaAwayMS is the longest time in which a running call's media was away for the cut, and
+	// came back: media that did not is lost.
+	MediaAwayMS int64 `json:"media_away_ms"`
+	// Cut and Backup are the tunnel that was cut, and the one that stood in.
+	Cut    string `json:"cut"`
+	Backup string `json:"backup"`
+	// Tunnels that were up at the end.
+	TunnelsUp int `json:"tunnels_up"`
+	// Frames on the tunnelled VLANs of the gateway's trunk, by what they were.
+	WireESP   uint64 `json:"wire_esp"`
+	WireIKE   uint64 `json:"wire_ike"`
+	WireARP   uint64 `json:"wire_arp"`
+	WireOther uint64 `json:"wire_other"`
 	// Packets forwarded, as the gateway's engine counted them.
 	KernelPackets    uint64 `json:"kernel_packets"`
 	UserspacePackets uint64 `json:"userspace_packets"`
@@ -34,6 +49,8 @@ type outcome struct {
 	clean                            bool
 	disordered                       int
 	setup                            netlab.Percentiles
+	tunnels                          []call.Tunnel
+	cutAt, mendedAt                  time.Time
 	duration                         time.Duration
 	findings                         []string
 }
@@ -48,11 +65,64 @@ func (o *outcome) count(calls []netlab.Call, media netlab.MediaReport) {
 		o.disordered += c.Caller.Disordered
 	}
 	o.Failed = max(o.Calls-o.Answered, o.failedAtCallers)
-	o.RTPSent, o.RTPReceived, o.RTPLost = media.Sent, media.Received, media.Lost
+	o.RTPSent, o.RTPReceived = media.Sent, media.Received
+	for _, at := range media.LostAt {
+		if !o.cutAt.IsZero() && at.After(o.cutAt.Add(-cutMargin)) && at.Before(o.cutAt.Add(awayLimit)) {
+			o.RTPLostInCut++
+		}
+	}
+	o.RTPLost = media.Lost - o.RTPLostInCut
 	o.DSCPOK = media.DSCPOnly(netlab.MediaDSCP)
+	media.Lost = o.RTPLost
 	o.clean = media.Clean()
 	o.setup = netlab.SetupAdded(calls)
-	o.findings = append(o.findings, media.Problems...)
+	if o.RTPLost > 0 || !o.clean {
+		o.findings = append(o.findings, media.Problems...)
+	}
+}
+
+// cutMargin is for packets that are under way when the cable is cut.
+const cutMargin = 200 * time.Millisecond
+
+// countCut takes over what the cut of the primary tunnel did to running calls.
+func (o *outcome) countCut(cut, mended time.Time, logs []*netlab.Log) {
+	o.cutAt, o.mendedAt = cut, mended
+	uplinks := netlab.SiteOf(netlab.CarrierA).Uplinks
+	o.Cut, o.Backup = uplinks[0].Name, uplinks[1].Name
+	for _, t := range o.tunnels {
+		if t.State == call.TunnelUp {
+			o.TunnelsUp++
+		}
+	}
+	for _, log := range logs {
+		for key, s := range log.Streams {
+			if !key.Out && !cut.IsZero() {
+				o.MediaAwayMS = max(o.MediaAwayMS, s.Gap(cut, cut.Add(awayLimit)).Milliseconds())
+			}
+		}
+	}
+}
+
+// countWire takes over what was on the tunnelled VLANs.
+func (o *outcome) countWire(census netlab.Census, sites []netlab.Site) {
+	for _, s := range sites {
+		for _, u := range s.Uplinks {
+			o.findings = append(o.findings, census.Without(u.VLAN, netlab.FrameESP, netlab.FrameIKE, netlab.FrameARP, netlab.FrameControl)...)
+			for f, n := range census {
+				switch {
+				case f.VLAN != u.VLAN || f.Kind == netlab.FrameControl:
+				case f.Kind == netlab.FrameESP:
+					o.WireESP += n
+				case f.Kind == netlab.FrameIKE:
+					o.WireIKE += n
+				case f.Kind == netlab.FrameARP:
+					o.WireARP += n
+				default:
+					o.WireOther += n
+				}
+			}
+		}
+	}
 }
 
 // failure says why the run was none that may be shown, or nil.
@@ -68,6 +138,11 @@ func (o *outcome) failure() error {
 	check(o.failedAtCallees == 0, "%d calls failed at the callees", o.failedAtCallees)
 	check(o.RTPSent > 0, "no RTP was sent")
 	check(o.RTPLost == 0, "%d RTP packets were lost", o.RTPLost)
+	check(!o.cutAt.IsZero() && !o.mendedAt.IsZero(), "the primary tunnel was not cut and mended while there were calls")
+	check(o.MediaAwayMS <= awayLimit.Milliseconds(), "media was away for %d ms when tunnel %s was cut, %v is the limit", o.MediaAwayMS, o.Cut, awayLimit)
+	check(o.TunnelsUp == len(o.tunnels), "%d of %d tunnels are up at the end", o.TunnelsUp, len(o.tunnels))
+	check(o.WireESP > 0 && o.WireIKE > 0, "there was no ESP or no IKE on the wire")
+	check(o.WireOther == 0, "%d frames on tunnelled VLANs are neither ESP nor IKE nor ARP", o.WireOther)
 	check(o.clean || o.RTPLost > 0, "RTP did not arrive as it was sent")
 	check(o.DSCPOK, "RTP arrived without DSCP %d", netlab.MediaDSCP)
 	check(o.disordered == 0, "%d responses came behind the final one", o.disordered)
@@ -84,10 +159,14 @@ func (o *outcome) write(path string) error {
 	if err != nil {
 		return fmt.Errorf("result: %w", err)
 	}
+	return writeResult(path, append(data, '\n'))
+}
+
+func writeResult(path string, data []byte) error {
 	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
 		return fmt.Errorf("result: %w", err)
 	}
-	if err := os.WriteFile(path, append(data, '\n'), 0o644); err != nil {
+	if err := os.WriteFile(path, data, 0o644); err != nil {
 		return fmt.Errorf("result: %w", err)
 	}
 	return nil
@@ -99,7 +178,12 @@ func (o *outcome) print(w io.Writer, path string) {
 		dscp = "NOT all EF (46)"
 	}
 	fmt.Fprintf(w, "\n  %-20s %d made, %d answered, %d failed\n", "calls", o.Calls, o.Answered, o.Failed)
-	fmt.Fprintf(w, "  %-20s %s sent, %s received, %d lost, each compared byte for byte\n", "RTP at the peers", grouped(o.RTPSent), grouped(o.RTPReceived), o.RTPLost)
+	fmt.Fprintf(w, "  %-20s %s sent, %s received, %d lost, and %d lost in the cut; each compared byte for byte\n",
+		"RTP at the peers", grouped(o.RTPSent), grouped(o.RTPReceived), o.RTPLost, o.RTPLostInCut)
+	fmt.Fprintf(w, "  %-20s tunnel %s lost every packet for %.1f s: running calls' media was away for %d ms at most, then went by %s\n",
+		"cut", o.Cut, o.mendedAt.Sub(o.cutAt).Seconds(), o.MediaAwayMS, o.Backup)
+	fmt.Fprintf(w, "  %-20s %s\n", "tunnels at the end", tunnelWords(o.tunnels))
+	fmt.Fprintf(w, "  %-20s %s ESP, %d IKE, %d ARP, %d other frames on the tunnelled VLANs\n", "on the wire", grouped(o.WireESP), o.WireIKE, o.WireARP, o.WireOther)
 	fmt.Fprintf(w, "  %-20s %s in the kernel, %s in user space (engine %s)\n", "RTP in the gateway", grouped(o.KernelPackets), grouped(o.UserspacePackets), o.engine)
 	fmt.Fprintf(w, "  %-20s %s\n", "DSCP", dscp)
 	fmt.Fprintf(w, "  %-20s p50 %s, p99 %s\n", "set-up time added", milliseconds(o.setup.P50), milliseconds(o.setup.P99))

@@ -6,6 +6,8 @@ import (
 	"strconv"
 	"strings"
 	"time"
+
+	"github.com/tandem-sbc/tandem/pkg/call"
 )
 
 // sample is one look at the run.
@@ -18,6 +20,8 @@ type sample struct {
 	// What the captures say of the packets that reached the peers.
 	missing             uint64
 	jitter, worstJitter time.Duration
+	// tunnels as the gateway sees them.
+	tunnels []call.Tunnel
 }
 
 // table shows samples: redrawn in place on a terminal, a line each otherwise.
@@ -29,9 +33,9 @@ type table struct {
 
 func (t *table) show(s sample) {
 	if !t.live {
-		fmt.Fprintf(t.out, "%4.0f s  calls: %d active, %d answered, %d failed, %s answered  packets: %s kernel, %s user space, %d lost  jitter: %s\n",
+		fmt.Fprintf(t.out, "%4.0f s  calls: %d active, %d answered, %d failed, %s answered  packets: %s kernel, %s user space, %d lost  jitter: %s  tunnels: %s\n",
 			s.elapsed.Seconds(), s.active, s.answered, s.failed, rate(s.answered, s.answered+s.failed),
-			grouped(s.kernel), grouped(s.userspace), s.missing, milliseconds(s.jitter))
+			grouped(s.kernel), grouped(s.userspace), s.missing, milliseconds(s.jitter), tunnelWords(s.tunnels))
 		return
 	}
 	rows := []string{
@@ -42,7 +46,12 @@ func (t *table) show(s sample) {
 		fmt.Sprintf("  %-8s %12s %12s %12s %14s %14s", "packets", "kernel", "user space", "lost", "jitter", "worst jitter"),
 		fmt.Sprintf("  %-8s %12s %12s %12d %14s %14s", "RTP", grouped(s.kernel), grouped(s.userspace), s.missing, milliseconds(s.jitter), milliseconds(s.worstJitter)),
 		"",
+		fmt.Sprintf("  %-12s %-12s %-12s %12s %12s %-8s", "tunnel", "realm", "state", "in", "out", "traffic"),
 	}
+	for _, n := range s.tunnels {
+		rows = append(rows, fmt.Sprintf("  %-12s %-12s %-12s %12s %12s %-8s", n.Name, n.Realm, n.State, grouped(n.In.Packets), grouped(n.Out.Packets), carries(n)))
+	}
+	rows = append(rows, "")
 	var b strings.Builder
 	if t.drawn > 0 {
 		fmt.Fprintf(&b, "\x1b[%dA", t.drawn) // up to the table's first line
@@ -52,6 +61,32 @@ func (t *table) show(s sample) {
 	}
 	t.drawn = len(rows)
 	_, _ = io.WriteString(t.out, b.String()) // a lost terminal is no reason to stop
+}
+
+// note prints a line that stays above the table.
+func (t *table) note(format string, args ...any) {
+	fmt.Fprintf(t.out, format+"\n", args...)
+	t.drawn = 0
+}
+
+// tunnelWords are the tunnels in a line; the one that carries its realm's traffic has an asterisk.
+func tunnelWords(tunnels []call.Tunnel) string {
+	words := make([]string, len(tunnels))
+	for i, n := range tunnels {
+		words[i] = n.Name + " " + n.State
+		if n.Active {
+			words[i] += "*"
+		}
+	}
+	return strings.Join(words, ", ")
+}
+
+// carries marks the tunnel that its realm's traffic goes by.
+func carries(n call.Tunnel) string {
+	if n.Active {
+		return "here"
+	}
+	return ""
 }
 
 func clock(d time.Duration) string {

@@ -67,21 +67,25 @@ Tests run in it with: CGO_ENABLED=0 go test -exec "$PWD/bin/tandem-lab vm" ./pkg
 		ctx, cancel := context.WithTimeoutCause(ctx, *timeout, fmt.Errorf("no end within %v: %w", *timeout, context.DeadlineExceeded))
 		defer cancel()
 		code, err := vmlab.Run(ctx, o)
-		if err == nil && code == 0 {
-			return nil
-		}
 		if err != nil {
 			fmt.Fprintf(cmd.ErrOrStderr(), "tandem-lab vm: %v\n", err)
-			switch {
-			case errors.Is(err, context.DeadlineExceeded):
-				code = exitTimeout
-			case errors.Is(err, context.Canceled):
-				code = exitInterrupted
-			default:
-				code = exitFailure
-			}
+			code = failureCode(err)
 		}
-		return exitCode(code)
+		if code != 0 {
+			return exitCode(code)
+		}
+		return nil
 	}
 	return cmd
+}
+
+// failureCode is for a machine that has brought no exit code.
+func failureCode(err error) int {
+	switch {
+	case errors.Is(err, context.DeadlineExceeded):
+		return exitTimeout
+	case errors.Is(err, context.Canceled):
+		return exitInterrupted
+	}
+	return exitFailure
 }

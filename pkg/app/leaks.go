@@ -21,11 +21,12 @@ var leakReasons = map[string]string{
 	"wrong-realm": "have the addresses of another realm",
 }
 
-// leaks are the packets of a realm that had no business there, by reason.
+// leaks are the packets of a realm that had no business there, by reason. None is a number too:
+// a rate needs something to begin with.
 func leaks(stats call.EngineStats, realm uint16) map[string]uint64 {
 	var found map[string]uint64
 	for _, x := range stats.Exits {
-		if x.Realm != realm || x.Packets == 0 || leakReasons[x.Reason] == "" {
+		if x.Realm != realm || leakReasons[x.Reason] == "" {
 			continue
 		}
 		if found == nil {

@@ -6,25 +6,9 @@ import (
 	"time"
 
 	"github.com/tandem-sbc/tandem/pkg/call"
-	"github.com/tandem-sbc/tandem/pkg/config"
 	"github.com/tandem-sbc/tandem/pkg/ipsec"
 	"github.com/tandem-sbc/tandem/pkg/realm"
 )
-
-// networksOf are the realms of a config with the outer side of their tunnels.
-func networksOf(cfg *config.Config) []realm.Network {
-	list := make([]realm.Network, len(cfg.Realms))
-	for i, r := range cfg.Realms {
-		list[i] = realm.Network{Number: realmNumber(i), Config: r}
-		for _, t := range cfg.TunnelsOf(r.Name) {
-			list[i].Tunnels = append(list[i].Tunnels, realm.Tunnel{
-				Name: t.Name, Interface: t.Interface, VLAN: t.VLAN, OuterVLAN: t.OuterVLAN, Local: t.Local,
-				Gateway: t.Gateway, Remote: t.Remote, Networks: t.Networks, MTU: int(t.MTU),
-			})
-		}
-	}
-	return list
-}
 
 // buildNetworks makes what the realms need of the kernel. A realm that cannot be had keeps
 // nobody else waiting; only if there is none at all does the daemon not start.
@@ -34,7 +18,7 @@ func (d *daemon) buildNetworks() ([]task, error) {
 		return nil, err
 	}
 	d.onClose("lock of the networks", unlock)
-	list := networksOf(d.cfg)
+	list := d.cfg.Networks()
 	networks, err := realm.NewNetworks(d.cfg.Node, list, d.log)
 	if err != nil {
 		return nil, err

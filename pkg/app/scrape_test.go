@@ -163,7 +163,7 @@ func scraperOf(t testing.TB, e engine, calls int) (scrape func() string) {
 	}
 	d := &daemon{cfg: cfg, log: slog.New(slog.DiscardHandler)}
 	d.engine, d.ended, d.stacks = e, metrics.NewEnded(), newStacks()
-	if d.networks, err = realm.NewNetworks(cfg.Node, networksOf(cfg), d.log); err != nil {
+	if d.networks, err = realm.NewNetworks(cfg.Node, cfg.Networks(), d.log); err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() {

@@ -193,11 +193,11 @@ func sameEntry(a, b *ebpf.Map, key any) (bool, error) {
 
 // complete ends a start: what was counted in old maps meanwhile is added, what is no longer in
 // use is removed, and it is asserted that the programs are ours and run on the pinned maps.
-func (e *Engine) complete(realms []Realm) error {
+func (e *Engine) complete() error {
 	if err := e.dropLinks(); err != nil {
 		return err
 	}
-	if err := e.leave(realms); err != nil {
+	if err := e.leave(); err != nil {
 		return err
 	}
 	if e.pins == nil {

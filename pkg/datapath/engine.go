@@ -69,8 +69,9 @@ type Engine struct {
 
 	// placing is held while devices and points change; mu is not waited for under it for long.
 	placing sync.Mutex
-	tables  tables // as the programs have them
-	next    tables // as they shall have them
+	here    []Realm // with the points whose devices exist
+	tables  tables  // as the programs have them
+	next    tables  // as they shall have them
 
 	mu     sync.Mutex
 	closed bool
@@ -93,13 +94,9 @@ func Open(cfg Config) (_ *Engine, err error) {
 			err = errors.Join(err, e.giveUp())
 		}
 	}()
-	realms := cfg.Realms // of devices that are there
-	if realms, err = e.present(cfg.Realms); err != nil {
-		return nil, err
-	}
-	for _, ifindex := range append(deviceList(realms), 0) {
+	for _, ifindex := range append(deviceList(e.here), 0) {
 		if e.migration != nil {
-			if err := e.migration.device(realms, ifindex); err != nil {
+			if err := e.migration.device(e.here, ifindex); err != nil {
 				return nil, err
 			}
 			e.step("copy flows")
@@ -107,14 +104,14 @@ func Open(cfg Config) (_ *Engine, err error) {
 		if ifindex == 0 {
 			break
 		}
-		if err := e.serve(ifindex, isTagged(realms, ifindex)); err != nil {
+		if err := e.serve(ifindex); err != nil {
 			return nil, err
 		}
 	}
 	if err := e.attachPoll(); err != nil {
 		return nil, err
 	}
-	if err := e.complete(realms); err != nil {
+	if err := e.complete(); err != nil {
 		return nil, err
 	}
 	e.adopt()
@@ -174,20 +171,12 @@ func prepare(cfg Config) (_ *Engine, err error) {
 		return nil, err
 	}
 	e.hops = newHops(cfg.NextHops, e.objs, e.realms, cfg.Log)
-	realms, err := e.present(cfg.Realms)
-	if err != nil {
-		return nil, err
-	}
-	if err = e.describe(cfg.Realms); err != nil {
-		return nil, err
-	}
 	if e.tables, err = readTables(e.objs); err != nil {
 		return nil, err
 	}
-	if err = e.arrange(realms); err != nil {
-		return nil, err
+	if unfit, err := e.arrange(cfg.Realms); unfit != nil || err != nil {
+		return nil, errors.Join(unfit, err)
 	}
-	e.hops.serve(linkDevices(realms))
 	return e, nil
 }
 

@@ -3,6 +3,7 @@ package datapath
 import (
 	"bytes"
 	"encoding/binary"
+	"errors"
 	"fmt"
 	"log/slog"
 	"slices"
@@ -235,8 +236,12 @@ func (w *wire) leaveOlder(t *testing.T, cfg Config, flows []call.Flow) {
 		must(e.pins.begin(e.target, e.step))
 		e.objs, err = load(spec, set)
 		must(err)
-		e.tables = newTables()
-		must(e.arrange(cfg.Realms))
+		e.tables, e.hops = newTables(), newHops(w.hops, e.objs, e.realms, e.log)
+		unfit, err := e.arrange(cfg.Realms)
+		must(errors.Join(unfit, err))
+		text, err := what.text() // not of today's engine
+		must(err)
+		must(set[mapAbout].Put(uint32(0), text))
 		for i, f := range flows {
 			id := uint32(i + 1)
 			hop := tandemNextHop{Source: addr4(f.Source.Addr())}
@@ -250,7 +255,7 @@ func (w *wire) leaveOlder(t *testing.T, cfg Config, flows []call.Flow) {
 			value := append(slices.Clone(unsafe.Slice((*byte)(unsafe.Pointer(&flow)), unsafe.Sizeof(flow))), make([]byte, 8)...)
 			must(e.objs.Flows.Put(e.realms[f.Key.Realm].flow(f.Key.Local.Port()), value))
 		}
-		for _, ifindex := range deviceList(cfg.Realms) {
+		for _, ifindex := range deviceList(e.here) {
 			must(e.attach(ifindex, false))
 		}
 	})

@@ -93,6 +93,13 @@ func isTagged(realms []Realm, ifindex int) bool {
 	})
 }
 
+// isBare reports whether the realms say that a device has no link layer.
+func isBare(realms []Realm, ifindex int) bool {
+	return slices.ContainsFunc(realms, func(r Realm) bool {
+		return slices.ContainsFunc(r.Points, func(p Point) bool { return p.Ifindex == ifindex && p.Bare })
+	})
+}
+
 // validateRealms checks realms by themselves and against each other.
 func validateRealms(realms []Realm) error {
 	numbers, places, bare := map[uint16]bool{}, map[Point]bool{}, map[int]bool{}

@@ -109,7 +109,8 @@ func (t tables) layOut(room spots, realms []Realm, places map[uint16]place) (tab
 	return next, nil
 }
 
-var errNoRoom = errors.New("more devices than the tables of the kernel engine have room for: restart the gateway, which carries the calls over")
+var errNoRoom = errors.New("more devices than the tables of the kernel engine have room for: " +
+	"restart the gateway, which carries the calls over")
 
 // taken are the entries of realms in use, those of a device by its first.
 func (t tables) taken() map[uint32]bool {

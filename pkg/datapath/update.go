@@ -24,22 +24,15 @@ func (e *Engine) Update(realms []Realm) error {
 	if err := e.sameRealms(realms); err != nil {
 		return err
 	}
-	if err := e.describe(realms); err != nil {
-		return err
-	}
-	realms, err := e.present(realms)
+	unfit, err := e.arrange(realms)
 	if err != nil {
-		return err
+		return errors.Join(unfit, err)
 	}
-	if err := e.arrange(realms); err != nil {
-		return err
+	errs := []error{unfit}
+	for _, ifindex := range deviceList(e.here) {
+		errs = append(errs, e.serve(ifindex))
 	}
-	e.hops.serve(linkDevices(realms))
-	var errs []error
-	for _, ifindex := range deviceList(realms) {
-		errs = append(errs, e.serve(ifindex, isTagged(realms, ifindex)))
-	}
-	errs = append(errs, e.leave(realms), writeGuard(e.objs, e.guard, realms))
+	errs = append(errs, e.leave(), writeGuard(e.objs, e.guard, realms))
 	return errors.Join(errs...)
 }
 
@@ -63,31 +56,35 @@ func (e *Engine) sameRealms(realms []Realm) error {
 	return nil
 }
 
-// present leaves out the points whose devices do not exist.
-func (e *Engine) present(realms []Realm) ([]Realm, error) {
+// present leaves out the points whose devices do not exist, or are not what the realm says: those are unfit.
+func (e *Engine) present(realms []Realm) (here []Realm, unfit error) {
 	there := map[int]bool{}
 	for _, ifindex := range deviceList(realms) {
-		attrs, err := e.space.device(ifindex)
-		if gone(err) {
-			e.log.Info("a realm's device is not there yet", "ifindex", ifindex)
-			continue
-		}
-		if err != nil {
-			return nil, err
-		}
-		there[ifindex] = true
-		bare := slices.ContainsFunc(realms, func(r Realm) bool {
-			return slices.ContainsFunc(r.Points, func(p Point) bool { return p.Ifindex == ifindex && p.Bare })
-		})
-		if bare == hasLinkLayer(attrs) {
-			return nil, fmt.Errorf("%s: has a link layer: %v, where the realm says otherwise", attrs.Name, !bare)
-		}
+		fits, err := e.fits(ifindex, isBare(realms, ifindex))
+		there[ifindex], unfit = fits, errors.Join(unfit, err)
 	}
-	realms = slices.Clone(realms)
+	here = slices.Clone(realms)
 	for i, r := range realms {
-		realms[i].Points = slices.DeleteFunc(slices.Clone(r.Points), func(p Point) bool { return !there[p.Ifindex] })
+		here[i].Points = slices.DeleteFunc(slices.Clone(r.Points), func(p Point) bool { return !there[p.Ifindex] })
 	}
-	return realms, nil
+	return here, unfit
+}
+
+// fits reports whether a device exists. One that is not as the realms say is an error.
+func (e *Engine) fits(ifindex int, bare bool) (bool, error) {
+	attrs, err := e.space.device(ifindex)
+	switch {
+	case gone(err):
+		e.log.Info("a realm's device is not there yet", "ifindex", ifindex)
+		return false, nil
+	case err != nil:
+		return false, err
+	case bare && hasLinkLayer(attrs):
+		return false, fmt.Errorf("%s has a link layer, which is not what its realm says", attrs.Name)
+	case !bare && !hasLinkLayer(attrs):
+		return false, fmt.Errorf("%s has no link layer, which is not what its realm says", attrs.Name)
+	}
+	return true, nil
 }
 
 // linkDevices are the devices that XDP can redirect to.
@@ -103,36 +100,40 @@ func linkDevices(realms []Realm) map[int]bool {
 	return devices
 }
 
-// arrange brings the tables in step with the realms, all of whose devices exist, but for what goes: that
-// is for leave, when the programs are where they shall be.
-func (e *Engine) arrange(realms []Realm) error {
-	next, err := e.tables.layOut(spotsOf(e.objs.Realms.MaxEntries()), realms, e.realms)
-	if err != nil {
-		return err
+// arrange brings the tables in step with the realms, but for what goes: that is for leave, when the
+// programs are where they shall be. unfit tells of devices that are left out.
+func (e *Engine) arrange(realms []Realm) (unfit, err error) {
+	if err := e.describe(realms); err != nil {
+		return nil, err
 	}
-	for ifindex := range linkDevices(realms) {
+	e.here, unfit = e.present(realms)
+	if e.next, err = e.tables.layOut(spotsOf(e.objs.Realms.MaxEntries()), e.here, e.realms); err != nil {
+		return unfit, err
+	}
+	devices := linkDevices(e.here)
+	for ifindex := range devices {
 		// A device that was made again is not in the table any more, whatever its index.
 		var there uint32
 		if err := e.objs.Devices.Lookup(uint32(ifindex), &there); err == nil {
 			continue
 		}
 		if err := e.objs.Devices.Put(uint32(ifindex), uint32(ifindex)); err != nil {
-			return fmt.Errorf("device with index %d: %w", ifindex, err)
+			return unfit, fmt.Errorf("device with index %d: %w", ifindex, err)
 		}
 	}
-	if err := e.tables.enter(e.objs, next); err != nil {
-		return err
+	if err := e.tables.enter(e.objs, e.next); err != nil {
+		return unfit, err
 	}
-	e.next = next
-	return nil
+	e.hops.serve(devices)
+	return unfit, nil
 }
 
 // serve puts our programs on a device, in the place of those whose device has gone.
-func (e *Engine) serve(ifindex int, tagged bool) error {
+func (e *Engine) serve(ifindex int) error {
 	if err := e.bury(ifindex); err != nil {
 		return err
 	}
-	err := e.attach(ifindex, tagged)
+	err := e.attach(ifindex, isTagged(e.here, ifindex))
 	if err == nil {
 		return nil
 	}
@@ -193,11 +194,11 @@ func (e *Engine) takeOff(h *hook) error {
 
 // leave takes the programs off devices that have no point any more, and clears the tables of them. What
 // cannot be undone on a device stays remembered.
-func (e *Engine) leave(realms []Realm) error {
+func (e *Engine) leave() error {
 	if err := e.tables.shut(e.objs, e.next); err != nil {
 		return err
 	}
-	stays := deviceList(realms)
+	stays := deviceList(e.here)
 	for _, h := range slices.Clone(e.hooks) {
 		if h.Ifindex == 0 || slices.Contains(stays, h.Ifindex) {
 			continue

@@ -15,6 +15,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/vishvananda/netlink"
+
 	"github.com/tandem-sbc/tandem/pkg/call"
 )
 
@@ -111,6 +113,35 @@ func TestTunnelWithCertificates(t *testing.T) {
 	l.supervise(ours).await("up", 20*time.Second, isUp)
 }
 
+// I4: ESP inside UDP, whether there is a NAT or not.
+func TestNATTraversalAlways(t *testing.T) {
+	l := newIKELab(t)
+	tunnel := l.tunnel()
+	tunnel.NATTraversal = NATAlways
+	l.startPeer(tunnel)
+	theirs := l.mirrored(tunnel)
+	theirs.NATTraversal = NATAuto
+	l.loadPeer(theirs)
+	l.supervise(tunnel).await("up", 20*time.Second, isUp)
+	stream := l.stream()
+	time.Sleep(time.Second)
+	if sent, lost := stream.end(); sent < 10 || len(lost) > 0 {
+		t.Errorf("of %d packets %d are lost: %v", sent, len(lost), lost)
+	}
+	l.in(l.ours, func() error {
+		states, err := netlink.XfrmStateList(netlink.FAMILY_V4)
+		for _, s := range states {
+			if s.Encap == nil || s.Encap.SrcPort+s.Encap.DstPort != 9000 {
+				t.Errorf("state %#x is not inside UDP port 4500", s.Spi)
+			}
+		}
+		if len(states) != 2 {
+			t.Errorf("%d states, want 2", len(states))
+		}
+		return err
+	})
+}
+
 // Each way to fail is an error in words that names realm, tunnel and cause.
 func TestCauses(t *testing.T) {
 	later := time.Now().Add(time.Hour)
@@ -170,6 +201,11 @@ func TestCauses(t *testing.T) {
 			return true
 		}},
 		{"peer that is not there", causeUnreachable, []string{"192.0.2.2", "UDP port 500"}, func(_ *ikeLab, _, _ *Tunnel) bool { return false }},
+		{"NAT where none may be", causeNAT, []string{"nat_traversal: auto"}, func(_ *ikeLab, ours, theirs *Tunnel) bool {
+			// The peer says what one behind a NAT would.
+			ours.NATTraversal, theirs.NATTraversal = NATNever, NATAlways
+			return true
+		}},
 		{"no secret", causeKey, []string{"file:/nowhere"}, func(l *ikeLab, ours, _ *Tunnel) bool {
 			var err error
 			if ours.IKE.PSK, err = NewSecret("file:/nowhere"); err != nil {

@@ -7,6 +7,7 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
+	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -21,7 +22,7 @@ const (
 	// maxFolder keeps the path of the socket below 108 bytes (unix(7)).
 	maxFolder = 32
 	maxSocket = 107
-	// maxLog is what a charon's log may have at a start; then it begins anew.
+	// maxLog is what a charon's log may have, in bytes; then it begins anew, and the last one is kept.
 	maxLog = 1 << 20
 	// startTimeout is how long charon may take until it answers, stopTimeout until it has told
 	// its peers and ended.
@@ -182,7 +183,7 @@ func (c *charon) inPlace() (bool, error) {
 	return want.Dev == have.Dev && want.Ino == have.Ino, nil
 }
 
-// start starts a charon and returns when its socket is there.
+// start starts a charon and returns when its socket takes connections.
 func (c *charon) start(ctx context.Context, ike IKEConfig) error {
 	ctx, cancel := context.WithTimeout(ctx, startTimeout)
 	defer cancel()
@@ -203,8 +204,8 @@ func (c *charon) start(ctx context.Context, ike IKEConfig) error {
 		return err
 	}
 	for {
-		if _, err := os.Stat(c.socket()); err == nil {
-			return nil
+		if conn, err := (&net.Dialer{}).DialContext(ctx, "unix", c.socket()); err == nil {
+			return conn.Close()
 		}
 		select {
 		case <-ctx.Done():
@@ -230,7 +231,7 @@ func (c *charon) prepare(ike IKEConfig) error {
 		return err
 	}
 	if info, err := os.Stat(c.file(logFile)); err == nil && info.Size() > maxLog {
-		if err := os.Truncate(c.file(logFile), 0); err != nil {
+		if err := os.Rename(c.file(logFile), c.file(oldLogFile)); err != nil {
 			return err
 		}
 	}

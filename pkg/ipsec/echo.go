@@ -41,7 +41,8 @@ func openEcho(device string, id uint16, source, target netip.Addr) (*echo, error
 func (e *echo) bind(in, ifindex int, device string) error {
 	filter := replyFilter(e.id, e.source, e.target)
 	// The filter first: without a protocol the socket receives nothing yet.
-	if err := unix.SetsockoptSockFprog(in, unix.SOL_SOCKET, unix.SO_ATTACH_FILTER, &unix.SockFprog{Len: uint16(len(filter)), Filter: &filter[0]}); err != nil {
+	program := unix.SockFprog{Len: uint16(len(filter)), Filter: &filter[0]}
+	if err := unix.SetsockoptSockFprog(in, unix.SOL_SOCKET, unix.SO_ATTACH_FILTER, &program); err != nil {
 		return fmt.Errorf("filter of echo replies: %w", err)
 	}
 	if err := unix.Bind(in, &unix.SockaddrLinklayer{Protocol: networkOrder(unix.ETH_P_IP), Ifindex: ifindex}); err != nil {
@@ -118,7 +119,10 @@ func parseEchoReply(b []byte, id uint16, source, target netip.Addr) (seq uint16,
 		return 0, false
 	}
 	header, length := 4*int(b[0]&0xf), int(binary.BigEndian.Uint16(b[2:]))
-	if header < ipHeader || length < header+icmpHeader || length > len(b) || binary.BigEndian.Uint16(b[6:])&0x3fff != 0 || b[9] != unix.IPPROTO_ICMP {
+	if header < ipHeader || length < header+icmpHeader || length > len(b) {
+		return 0, false
+	}
+	if fragment := binary.BigEndian.Uint16(b[6:])&0x3fff != 0; fragment || b[9] != unix.IPPROTO_ICMP {
 		return 0, false
 	}
 	if netip.AddrFrom4([4]byte(b[12:16])) != target || netip.AddrFrom4([4]byte(b[16:20])) != source {
@@ -164,7 +168,8 @@ func replyFilter(id uint16, source, target netip.Addr) []unix.SockFilter {
 	program := []unix.SockFilter{{Code: unix.BPF_LDX | unix.BPF_B | unix.BPF_MSH}}
 	for i, c := range checks {
 		drop := uint8(2*(len(checks)-i) - 1)
-		program = append(program, unix.SockFilter{Code: c.load, K: c.at}, unix.SockFilter{Code: unix.BPF_JMP | unix.BPF_JEQ | unix.BPF_K, Jf: drop, K: c.value})
+		program = append(program, unix.SockFilter{Code: c.load, K: c.at},
+			unix.SockFilter{Code: unix.BPF_JMP | unix.BPF_JEQ | unix.BPF_K, Jf: drop, K: c.value})
 	}
 	return append(program, unix.SockFilter{Code: unix.BPF_RET | unix.BPF_K, K: maxReply}, unix.SockFilter{Code: unix.BPF_RET | unix.BPF_K})
 }

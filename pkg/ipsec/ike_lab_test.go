@@ -279,7 +279,7 @@ func (l *ikeLab) loadPeer(t Tunnel) {
 		}
 	}
 	child.Unset("reqid")
-	if _, err := l.peerRules.call(l.t.Context(), "load-conn", conn); err != nil {
+	if err := l.loader(t).conn(l.t.Context(), conn, t.Name); err != nil {
 		l.t.Fatal(err)
 	}
 }
@@ -457,6 +457,15 @@ func (l *ikeLab) quietSPIs() []uint32 {
 		return nil
 	}
 	return spisOf(sas)
+}
+
+// quiet is a file's content, or nothing.
+func (l *ikeLab) quiet(path string) []byte {
+	b, err := os.ReadFile(path)
+	if err != nil {
+		return nil
+	}
+	return b
 }
 
 // deleteNamespace takes a namespace's name away, which is what `ip netns del` does.

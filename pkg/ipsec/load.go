@@ -298,12 +298,11 @@ type loader struct {
 	inner  netip.Addr
 	record record
 	now    time.Time
-	// loaded counts connections that were loaded, replaced are those whose SAs no longer fit,
+	// replaced are connections whose SAs no longer fit, old those that charon is too old for,
 	// failed those whose credentials cannot be used.
-	loaded   int
-	replaced []string
-	failed   map[string]error
-	until    map[string]time.Time
+	replaced, old []string
+	failed        map[string]error
+	until         map[string]time.Time
 }
 
 // load loads what differs, and unloads what is not wanted.
@@ -329,6 +328,11 @@ func (l *loader) load(ctx context.Context, tunnels []Tunnel) error {
 		err = l.tunnel(ctx, t, c, slices.Contains(have, t.Name), keys)
 		clear(c.psk)
 		clear(c.key)
+		if r := (refusal{}); errors.As(err, &r) {
+			l.failed[t.Name] = because(t, causeKey, err.Error())
+			complete = false
+			continue
+		}
 		errs = append(errs, err)
 	}
 	for _, name := range have {
@@ -388,15 +392,30 @@ func (l *loader) tunnel(ctx context.Context, t Tunnel, c credentials, there bool
 	if there && now.All == before.All {
 		return nil
 	}
-	if _, err := l.client.call(ctx, "load-conn", conn); err != nil {
+	err = l.conn(ctx, conn, t.Name)
+	if err != nil {
 		return fmt.Errorf("tunnel %s: %w", t.Name, err)
 	}
-	l.loaded++
 	l.record.Connections[t.Name] = now
 	if there && before.Agreed != "" && before.Agreed != now.Agreed {
 		l.replaced = append(l.replaced, t.Name)
 	}
 	return nil
+}
+
+// conn loads a connection. strongSwan 5.9.8 (Debian 12) cannot prefer to make the first CHILD_SA
+// by itself: there its keys come from those of IKE, until they change for the first time.
+func (l *loader) conn(ctx context.Context, conn *vici.Message, name string) error {
+	_, err := l.client.call(ctx, "load-conn", conn)
+	if r := (refusal{}); !errors.As(err, &r) || !strings.Contains(err.Error(), "childless") {
+		return err
+	}
+	if err := section(conn, name).Set("childless", "allow"); err != nil {
+		return err
+	}
+	l.old = append(l.old, name)
+	_, err = l.client.call(ctx, "load-conn", conn)
+	return err
 }
 
 // forget unloads the secrets or keys that are not wanted.

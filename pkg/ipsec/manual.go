@@ -41,7 +41,10 @@ type manual struct {
 	// retiring are those that are wanted no more, and when they go.
 	retiring map[stateID]time.Time
 	// sent are outbound SPIs that the kernel had when we looked: their keys are used up.
-	sent   map[uint32]bool
+	sent map[uint32]bool
+	// made has the number of each outbound association that we made, from 1: two of one second
+	// are told apart by it.
+	made   map[stateID]uint64
 	count  uint64
 	warned map[uint32]bool
 }
@@ -52,6 +55,7 @@ func newManual(t Tunnel, inner netip.Addr, path string, log *slog.Logger) *manua
 	return &manual{
 		tunnel: t, inner: inner, path: path, log: log.With("realm", t.Realm, "tunnel", t.Name),
 		retiring: make(map[stateID]time.Time), sent: make(map[uint32]bool), warned: make(map[uint32]bool),
+		made: make(map[stateID]uint64),
 	}
 }
 
@@ -142,8 +146,8 @@ func (m *manual) same(s state, a aead, keys *manualKeys, out bool) bool {
 		}
 	}
 	src, dst := m.ends(out)
-	if s.id.spi != key.spi || s.src != src || s.id.dst != dst || s.mode != uint8(netlink.XFRM_MODE_TUNNEL) || !s.esn || s.window != manualWindow ||
-		a.name != manualAlgorithm || a.icv != manualICV || len(a.key) != manualKeySize {
+	placed := s.id.spi == key.spi && s.src == src && s.id.dst == dst && s.mode == uint8(netlink.XFRM_MODE_TUNNEL)
+	if !placed || !s.esn || s.window != manualWindow || a.name != manualAlgorithm || a.icv != manualICV || len(a.key) != manualKeySize {
 		return false
 	}
 	// A kernel in lockdown reports zeros (security=lockdown, confidentiality): the SPI has to do.
@@ -198,6 +202,7 @@ func (m *manual) addOutbound(keys *manualKeys, have []held) (added bool, err err
 		return added, err
 	}
 	if added {
+		m.made[id] = uint64(len(m.made) + 1)
 		m.warn(keys.outbound.spi, len(have) > 0)
 	}
 	m.sent[keys.outbound.spi] = true
@@ -208,7 +213,7 @@ func (m *manual) addOutbound(keys *manualKeys, have []held) (added bool, err err
 		// Back to an earlier key: what was made after it goes at once, or the kernel would
 		// prefer that one.
 		for _, h := range have {
-			if h.out && h.id.dst == id.dst && h.id != id && h.added >= wanted.added {
+			if h.out && h.id.dst == id.dst && h.id != id && m.newer(h, wanted) {
 				if err := m.delete(h.id); err != nil {
 					return added, err
 				}
@@ -216,6 +221,12 @@ func (m *manual) addOutbound(keys *manualKeys, have []held) (added bool, err err
 		}
 	}
 	return added, nil
+}
+
+// newer is true if the kernel prefers a to b. In doubt, about two that were made in one second
+// before the daemon's start, it is true as well.
+func (m *manual) newer(a, b held) bool {
+	return a.added > b.added || a.added == b.added && m.made[a.id] >= m.made[b.id]
 }
 
 // warn tells of a key that may have been used before. Linux begins the nonces of each
@@ -226,8 +237,9 @@ func (m *manual) warn(spi uint32, change bool) {
 		return
 	}
 	m.warned[spi] = true
-	m.log.Warn("outbound manual key begins at sequence number 1: if it was in use before, e.g. before a reboot, the peer drops packets "+
-		"as replayed, and AES-GCM must not use a key anew (RFC 4106 section 2); give both sides new keys with new SPIs", "spi", fmt.Sprintf("%#x", spi))
+	m.log.Warn("outbound manual key begins at sequence number 1: if it was in use before, e.g. before a reboot, "+
+		"the peer drops packets as replayed, and AES-GCM must not use a key anew (RFC 4106 section 2); "+
+		"give both sides new keys with new SPIs", "spi", fmt.Sprintf("%#x", spi))
 }
 
 // add makes an association unless it is there. One with the same SPI and another key has to go

@@ -6,6 +6,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/tandem-sbc/tandem/pkg/call"
 )
 
 // I5: manual keys carry traffic both ways, and what is there is left alone: applying again, also
@@ -125,7 +127,8 @@ func TestManualKeyChangeLosesNothing(t *testing.T) {
 		t.Fatal(err)
 	}
 	sum := got[1]
-	if sum.Out.Packets != out.sent || sum.In.Packets != back.sent || sum.Out.Bytes != out.sent*datagram || sum.In.Bytes != back.sent*datagram {
+	wantIn, wantOut := call.TunnelTraffic{Packets: back.sent, Bytes: back.sent * datagram}, call.TunnelTraffic{Packets: out.sent, Bytes: out.sent * datagram}
+	if sum.In != wantIn || sum.Out != wantOut {
 		t.Errorf("counted %+v, sent %d and %d of %d bytes", sum, out.sent, back.sent, datagram)
 	}
 	if len(sum.Errors) != 0 || len(got[wholeNamespace].Errors) != 0 {
@@ -188,13 +191,16 @@ func TestManualOutboundKeyIsUsedAtOnce(t *testing.T) {
 // ours, and all that is not.
 func TestManualRepairAndRemove(t *testing.T) {
 	l := newLab(t)
-	l.outer.Run(t, "ip", "xfrm state add src 192.0.2.9 dst 192.0.2.1 proto esp spi 0x9001 reqid 1 mode tunnel if_id 1 aead rfc4106(gcm(aes)) 0x"+key("9")+" 128")
+	const state = "xfrm state add src 192.0.2.9 dst 192.0.2.1 proto esp spi 0x9001 reqid 1 mode tunnel if_id 1 aead rfc4106(gcm(aes)) 0x"
+	l.outer.IP(t, state+key("9")+" 128")
 	l.outer.IP(t, "xfrm policy add src 10.99.0.0/24 dst 10.98.0.0/24 dir out if_id 1 tmpl src 192.0.2.1 dst 192.0.2.9 proto esp reqid 1 mode tunnel")
 	foreign := l.outer.IP(t, "xfrm state") + l.outer.IP(t, "xfrm policy")
 	l.apply(t, l.gateway)
 	for _, command := range []string{
-		"xfrm state delete dst 192.0.2.1 proto esp spi 0x1001", "xfrm state delete dst 192.0.2.2 proto esp spi 0x2001",
-		"xfrm policy delete src 10.60.0.1/32 dst 10.50.0.0/24 dir out if_id 1", "xfrm policy delete src 10.50.0.0/24 dst 10.60.0.1/32 dir in if_id 1",
+		"xfrm state delete dst 192.0.2.1 proto esp spi 0x1001",
+		"xfrm state delete dst 192.0.2.2 proto esp spi 0x2001",
+		"xfrm policy delete src 10.60.0.1/32 dst 10.50.0.0/24 dir out if_id 1",
+		"xfrm policy delete src 10.50.0.0/24 dst 10.60.0.1/32 dir in if_id 1",
 	} {
 		l.outer.IP(t, command)
 		if l.gateway.up() {
@@ -230,7 +236,8 @@ func TestManualErrors(t *testing.T) {
 	l := newLab(t)
 	l.apply(t, l.gateway)
 	before := heldBy(t, l.gateway)
-	l.outer.Run(t, "ip", "xfrm state add src 192.0.2.9 dst 192.0.2.1 proto esp spi 0x9001 reqid 1 mode tunnel aead rfc4106(gcm(aes)) 0x"+key("9")+" 128")
+	const state = "xfrm state add src 192.0.2.9 dst 192.0.2.1 proto esp spi 0x9001 reqid 1 mode tunnel aead rfc4106(gcm(aes)) 0x"
+	l.outer.IP(t, state+key("9")+" 128")
 	for text, problem := range map[string]string{
 		"0x9001 " + key("3"): "SPI 0x9001 is used by another security association",
 		"0x1001 " + key("2"): "have the same key",
@@ -238,8 +245,10 @@ func TestManualErrors(t *testing.T) {
 	} {
 		l.write(t, "gateway.in", text)
 		err := l.gateway.apply(context.Background())
-		if err == nil || !strings.Contains(err.Error(), problem) || strings.Contains(err.Error(), "3333") || strings.Contains(err.Error(), "2222") {
+		if err == nil || !strings.Contains(err.Error(), problem) {
 			t.Errorf("error %v does not say %q", err, problem)
+		} else if strings.Contains(err.Error(), "3333") || strings.Contains(err.Error(), "2222") {
+			t.Errorf("error %v shows a key", err)
 		}
 		l.write(t, "gateway.in", "0x1001 "+key("1"))
 		if after := heldBy(t, l.gateway); !reflect.DeepEqual(before, after) || !l.gateway.up() {

@@ -6,6 +6,7 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
+	"math"
 	"strconv"
 )
 
@@ -125,7 +126,8 @@ func (k *manualKey) parse(words [][]byte) error {
 	}
 	spi, ok := parseSPI(words[0])
 	if !ok {
-		return fmt.Errorf("the first word is not an SPI; give a number from %d to %d, decimal or 0x and hexadecimal", lowestSPI, uint32(1<<32-1))
+		return fmt.Errorf("the first word is not an SPI; give a number from %d to %d, decimal or 0x and hexadecimal",
+			lowestSPI, uint32(math.MaxUint32))
 	}
 	if len(words[1]) != 2*manualKeySize {
 		return fmt.Errorf("the key has %d characters; give %d hexadecimal digits: AES-256 key and salt", len(words[1]), 2*manualKeySize)

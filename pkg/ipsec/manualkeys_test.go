@@ -3,6 +3,8 @@ package ipsec
 import (
 	"os"
 	"path/filepath"
+	"regexp"
+	"slices"
 	"strings"
 	"testing"
 )
@@ -56,11 +58,24 @@ func TestParseManualKeys(t *testing.T) {
 	}
 }
 
+// keyErrors are all that parseManualKeys says, with N for numbers.
+var keyErrors = []string{
+	"has no key; give a line SPI KEY",
+	"line N: has N words; give SPI KEY",
+	"line N: the first word is not an SPI; give a number from N to N, decimal or Nx and hexadecimal",
+	"line N: the key has N characters; give N hexadecimal digits: AES-N key and salt",
+	"line N: the key is not of hexadecimal digits; give N",
+	"line N: the key is zero; make one with: openssl rand -hex N",
+}
+
 // I5: whatever a key file holds, no error shows a part of it, and what is taken keeps the SPI rules.
 func FuzzManualKeys(f *testing.F) {
-	for _, text := range []string{"256 " + key("1"), "# c\n0x1001 " + key("1") + "\n0x1002 " + key("2"), key("1") + " 300", "0x1001 " + key("g"), "1 2 3", "\x00\xff"} {
+	for _, text := range []string{
+		"256 " + key("1"), "# c\n0x1001 " + key("1") + "\n0x1002 " + key("2"), key("1") + " 300", "0x1001 " + key("g"), "1 2 3", "\x00\xff",
+	} {
 		f.Add([]byte(text))
 	}
+	numbers := regexp.MustCompile(`[0-9]{1,10}`)
 	f.Fuzz(func(t *testing.T, text []byte) {
 		keys, err := parseManualKeys(text)
 		if (err == nil) == (len(keys) == 0) {
@@ -71,14 +86,8 @@ func FuzzManualKeys(f *testing.F) {
 				t.Errorf("took SPI %d", k.spi)
 			}
 		}
-		if err == nil {
-			return
-		}
-		// Numbers of words and characters are told; words of 8 and more would be key material.
-		for _, word := range strings.Fields(string(text)) {
-			if len(word) >= 8 && strings.Contains(err.Error(), word) && !strings.Contains("hexadecimal characters characters;", word) {
-				t.Errorf("error %v repeats %q", err, word)
-			}
+		if err != nil && !slices.Contains(keyErrors, numbers.ReplaceAllString(err.Error(), "N")) {
+			t.Errorf("the error is %v", err)
 		}
 	})
 }
@@ -114,8 +123,10 @@ func TestReadManualKeys(t *testing.T) {
 		"inbound file is wrong":    {source("wrong", hushed), two, "line 1: has 1 words"},
 	} {
 		_, err := readManualKeys(ManualConfig{Inbound: c.inbound, Outbound: c.outbound})
-		if err == nil || !strings.Contains(err.Error(), c.problem) || strings.Contains(err.Error(), "111") || strings.Contains(err.Error(), hushed) {
+		if err == nil || !strings.Contains(err.Error(), c.problem) {
 			t.Errorf("%s: error %v does not say %q", name, err, c.problem)
+		} else if strings.Contains(err.Error(), "111") || strings.Contains(err.Error(), hushed) {
+			t.Errorf("%s: error %v shows a key", name, err)
 		}
 	}
 	// Each direction has its own SPIs: the outbound one is the peer's.

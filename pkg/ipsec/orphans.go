@@ -56,14 +56,36 @@ func deleteState(path string, s state) error {
 	return nil
 }
 
+// steer points the outbound policies of a tunnel at one SA. charon has the SPI of the SA that
+// it made last in them, so the kernel would take no other one.
+func steer(path string, ifID, spi uint32) error {
+	return inNamespace(path, func() error {
+		policies, err := netlink.XfrmPolicyList(netlink.FAMILY_V4)
+		if err != nil {
+			return fmt.Errorf("list policies: %w", err)
+		}
+		var errs []error
+		for _, p := range policies {
+			if p.Dir != netlink.XFRM_DIR_OUT || p.Ifid != int(ifID) || len(p.Tmpls) != 1 || p.Tmpls[0].Spi == int(spi) {
+				continue
+			}
+			p.Tmpls[0].Spi = int(spi)
+			if err := netlink.XfrmPolicyUpdate(&p); err != nil {
+				errs = append(errs, fmt.Errorf("point policy to security association %#x: %w", spi, err))
+			}
+		}
+		return errors.Join(errs...)
+	})
+}
+
 // orphans keeps account of states that belong to no charon: those of one that was killed.
 type orphans struct {
 	since map[stateID]time.Time
 }
 
-// sort finds, among the states of a namespace, those that no SA of charon's has; outdated
-// are the ones that have been so for longer than orphanGrace.
-func (o *orphans) sort(states []state, sas []ikeSA, now time.Time) (all, outdated []state) {
+// sort finds, among the states of a namespace, those that no SA of charon's has had for
+// orphanGrace.
+func (o *orphans) sort(states []state, sas []ikeSA, now time.Time) (outdated []state) {
 	known := make(map[uint32]bool)
 	for _, sa := range sas {
 		for _, c := range sa.Children {
@@ -80,13 +102,12 @@ func (o *orphans) sort(states []state, sas []ikeSA, now time.Time) (all, outdate
 			first = now
 		}
 		since[s.id] = first
-		all = append(all, s)
 		if now.Sub(first) >= orphanGrace {
 			outdated = append(outdated, s)
 		}
 	}
 	o.since = since
-	return all, outdated
+	return outdated
 }
 
 // pair is true if there is a state each way for an if_id between two addresses.

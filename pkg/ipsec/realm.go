@@ -48,13 +48,14 @@ type keeper struct {
 	starts  int
 	// stale is true if charon is to be compared with the config.
 	stale    bool
-	record   record
 	orphans  orphans
 	counters *associations
 
 	tunnels []*tunnel
-	state   State
-	begun   bool
+	// state is what was told last, causes why no tunnel is up in it; begun is true once it was told.
+	state  State
+	causes string
+	begun  bool
 
 	attempts chan attempt
 	wake     chan struct{}
@@ -268,6 +269,13 @@ func (k *keeper) ask(ctx context.Context, now time.Time) ([]ikeSA, error) {
 		return nil, k.deaf(ctx, err)
 	}
 	k.silent = 0
+	if err := k.rotate(ctx); err != nil {
+		k.log.Warn("log of charon is not cut", "realm", k.realm.Name, "error", err)
+	}
+	// What charon has said about them counts before what is missing is tried again.
+	for _, e := range k.watcher.drain() {
+		k.notice(e, now)
+	}
 	return sas, nil
 }
 
@@ -393,6 +401,10 @@ func (k *keeper) load(ctx context.Context, now time.Time) error {
 	if writeErr := l.record.write(k.charon.file(loadedFile)); writeErr != nil {
 		err = errors.Join(err, writeErr)
 	}
+	for _, name := range l.old {
+		k.log.Warn("first keys of the tunnel are without perfect forward secrecy: strongSwan is too old for childless IKE_SAs; install 6.0",
+			"realm", k.realm.Name, "tunnel", name)
+	}
 	for _, t := range k.tunnels {
 		blocked := l.failed[t.Name]
 		t.until = l.until[t.Name]
@@ -406,7 +418,6 @@ func (k *keeper) load(ctx context.Context, now time.Time) error {
 	if err != nil {
 		return err
 	}
-	k.record = l.record
 	return k.retire(ctx, l.replaced)
 }
 
@@ -418,6 +429,19 @@ func (k *keeper) settings(ctx context.Context) error {
 		return nil
 	}
 	if err := writeFile(k.charon.file(settingsFile), []byte(want)); err != nil {
+		return err
+	}
+	_, err = k.client.call(ctx, "reload-settings", nil)
+	return err
+}
+
+// rotate keeps charon's log within bounds: it is on a file system in memory.
+func (k *keeper) rotate(ctx context.Context) error {
+	info, err := os.Stat(k.charon.file(logFile))
+	if err != nil || info.Size() <= maxLog {
+		return nil // a log that was removed takes no room
+	}
+	if err := os.Rename(k.charon.file(logFile), k.charon.file(oldLogFile)); err != nil {
 		return err
 	}
 	_, err = k.client.call(ctx, "reload-settings", nil)
@@ -483,14 +507,13 @@ func manualCause(err error) string {
 // lookIKE looks at a tunnel with IKE.
 func (k *keeper) lookIKE(ctx context.Context, t *tunnel, sas []ikeSA, states []state, problem error, now time.Time) {
 	found := carrying(t.Name, sas)
-	before := t.found
 	t.found = len(found) > 0
 	if t.found {
 		stays, superfluous := settle(found)
 		t.current = stays
 		t.carryUntil = now.Add(t.IKE.noticed())
 		for _, s := range superfluous {
-			k.supersede(ctx, t, s, states)
+			k.supersede(ctx, t, s)
 		}
 	} else if t.carryUntil.IsZero() {
 		// What an earlier charon has left may carry until it is clear whether the peer is there.
@@ -500,15 +523,11 @@ func (k *keeper) lookIKE(ctx context.Context, t *tunnel, sas []ikeSA, states []s
 		k.blame(t, problem, now)
 	}
 	if t.found && t.NATTraversal == NATNever && t.current.ike.NAT {
-		t.found = false
+		t.found, t.carryUntil = false, now
 		t.fail(because(t.Tunnel, causeNAT, ""), now, now)
 		k.end(ctx, t.current.ike)
 	}
 	left := !t.found && now.Before(t.carryUntil) && pair(states, t.IfID, t.Local.Addr(), t.Remote)
-	if before && !t.found && !left && t.why == (failure{}) {
-		// Nobody has said why.
-		t.why = because(t.Tunnel, causeDeleted, "")
-	}
 	if t.blocked != nil && !t.found {
 		k.blame(t, t.blocked, now)
 	}
@@ -562,16 +581,12 @@ func (k *keeper) end(ctx context.Context, s ikeSA) {
 	}
 }
 
-// supersede ends one of two SAs that do the same. The outbound half goes first: from then on
-// the kernel sends by the other one, and nothing is under way when the peer hears of the end.
-func (k *keeper) supersede(ctx context.Context, t *tunnel, s sa, states []state) {
-	for _, st := range states {
-		if st.id.spi == s.child.Out && st.id.dst == t.Remote && st.ifID == t.IfID {
-			if err := deleteState(k.realm.Namespace, st); err != nil {
-				k.log.Warn("superfluous security association is left", "realm", k.realm.Name, "tunnel", t.Name, "error", err)
-				return
-			}
-		}
+// supersede ends one of two SAs that do the same. Before the peer hears of it our policies
+// point to the one that stays, so that nothing is under way by the other one.
+func (k *keeper) supersede(ctx context.Context, t *tunnel, s sa) {
+	if err := steer(k.realm.Namespace, t.IfID, t.current.child.Out); err != nil {
+		k.log.Warn("superfluous security association is left", "realm", k.realm.Name, "tunnel", t.Name, "error", err)
+		return
 	}
 	kind, id := "ike-id", s.ike.ID
 	if s.ike.ID == t.current.ike.ID {
@@ -665,18 +680,14 @@ func (k *keeper) hear(m *vici.Message, now time.Time) {
 	if t == nil || cause == "" {
 		return
 	}
-	of := t.found && t.current.ike.ID == id
+	of := t.current.ike.ID == id && t.current.ike.ID != ""
 	switch {
 	case of && cause == causeUnreachable && strings.Contains(line, "giving up"):
 		t.dpdFailures++
-		t.fail(because(t.Tunnel, causeDPD, line), now, now)
-		t.next = now
+		t.lose(because(t.Tunnel, causeDPD, line), now)
 	case of && cause == causeDeleted:
-		t.fail(because(t.Tunnel, causeDeleted, line), now, now)
+		t.lose(because(t.Tunnel, causeDeleted, line), now)
 	case !t.found && !t.trying && unasked[cause]:
-		if cause == causeAuth && t.IKE.Auth == PSK {
-			cause = causePSK
-		}
 		if cause == t.why.cause {
 			return
 		}
@@ -689,8 +700,7 @@ func (k *keeper) hear(m *vici.Message, now time.Time) {
 // clean removes states that no charon answers for, when the tunnel has others or when
 // they have carried for long enough without.
 func (k *keeper) clean(states []state, sas []ikeSA, now time.Time) {
-	_, outdated := k.orphans.sort(states, sas, now)
-	for _, s := range outdated {
+	for _, s := range k.orphans.sort(states, sas, now) {
 		for _, t := range k.tunnels {
 			if t.Keying != IKE || t.IfID != s.ifID || !t.found && now.Before(t.carryUntil) {
 				continue
@@ -711,34 +721,35 @@ func (k *keeper) decide(now time.Time) time.Time {
 		candidates[i] = candidate{name: t.Name, up: t.state == call.TunnelUp, since: t.since}
 	}
 	active, again := choose(candidates, k.state.Active, now, k.realm.ReturnAfter)
-	next := State{Active: active}
+	next, causes := State{Active: active}, ""
 	if active == "" {
-		next.Reason = k.reason()
+		next.Reason, causes = k.reason()
 	}
-	// Reasons come and go while a tunnel is tried; who is told of each would be told nothing.
-	if k.begun && next.Active == k.state.Active {
+	if k.begun && next.Active == k.state.Active && causes == k.causes {
 		return again
 	}
-	if k.begun || active != "" {
+	if next.Active != k.state.Active {
 		k.log.Info("realm has changed its tunnel", "realm", k.realm.Name, "from", k.state.Active, "to", active, "reason", next.Reason)
 	}
-	k.state, k.begun = next, true
+	k.state, k.causes, k.begun = next, causes, true
 	k.changed(next)
 	return again
 }
 
-// reason is why no tunnel of the realm is up.
-func (k *keeper) reason() string {
-	var reasons []string
+// reason is why no tunnel of the realm is up, in sentences and in words. Sentences have details
+// that differ with each attempt.
+func (k *keeper) reason() (sentences, causes string) {
+	var reasons, words []string
 	for _, t := range k.tunnels {
 		if t.why.reason != "" {
 			reasons = append(reasons, t.why.reason)
 		}
+		words = append(words, t.why.cause)
 	}
 	if len(reasons) == 0 {
-		return fmt.Sprintf("realm %s: no tunnel is up yet", k.realm.Name)
+		return fmt.Sprintf("realm %s: no tunnel is up", k.realm.Name), ""
 	}
-	return strings.Join(reasons, "; ")
+	return strings.Join(reasons, "; "), strings.Join(words, " ")
 }
 
 // count reads the counters and publishes what Status tells.

@@ -168,7 +168,6 @@ func TestDuplicatesSettle(t *testing.T) {
 	l.loadPeer(l.mirrored(tunnel))
 	s := l.supervise(tunnel)
 	s.await("up", 20*time.Second, isUp)
-	stream := l.stream()
 	// The peer makes one more, as if it did not know of ours.
 	theirs := l.mirrored(tunnel)
 	theirs.Name = "another"
@@ -180,6 +179,7 @@ func TestDuplicatesSettle(t *testing.T) {
 	if n := len(l.spis()); n != 4 {
 		t.Fatalf("%d SPIs with two IKE_SAs, want 4", n)
 	}
+	stream := l.stream()
 	for deadline := time.Now().Add(40 * time.Second); len(l.spis()) != 2; time.Sleep(200 * time.Millisecond) {
 		if time.Now().After(deadline) {
 			t.Fatalf("SPIs %x", l.spis())
@@ -310,6 +310,30 @@ func TestReload(t *testing.T) {
 	l.loadPeer(theirs)
 	s = l.supervise(tunnel)
 	s.await("up with other proposals", 20*time.Second, func(c call.Tunnel) bool { return isUp(c) && c.ESP == "AES_GCM_16-256/ECP_256" })
+}
+
+// charon's log is in memory, and keeps within bounds.
+func TestLogIsBounded(t *testing.T) {
+	l := newIKELab(t)
+	tunnel := l.tunnel()
+	s := l.supervise(tunnel)
+	log := filepath.Join(l.run, "gw", "carrier-a", logFile)
+	s.await("charon runs", 20*time.Second, func(call.Tunnel) bool { return len(l.quiet(log)) > 0 })
+	f, err := os.OpenFile(log, os.O_APPEND|os.O_WRONLY, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	if _, err := f.Write(make([]byte, maxLog)); err != nil {
+		t.Fatal(err)
+	}
+	s.await("a new log has lines", 20*time.Second, func(call.Tunnel) bool {
+		b := l.quiet(log)
+		return len(b) < maxLog/2 && bytes.Contains(b, []byte("initiating IKE_SA"))
+	})
+	if info, err := os.Stat(filepath.Join(l.run, "gw", "carrier-a", oldLogFile)); err != nil || info.Size() < maxLog {
+		t.Errorf("the old log has %d bytes, %v", info.Size(), err)
+	}
 }
 
 // Realms that are not wanted have their charons ended, and their peers are told.

@@ -24,8 +24,8 @@ func TestSecretTakesSourcesAlone(t *testing.T) {
 		}
 	}
 	for _, text := range []string{
-		"", hushed, "file:", "file:etc/psk", "file:/", "file:/etc/../psk", "file://etc/psk", "file:/a\nb", "file:/" + strings.Repeat("x", 5000), "env:", "env:9A",
-		"env:A-B", "env:A B", "env:" + strings.Repeat("A", 256), "FILE:/x", " file:/x", "0x" + strings.Repeat("1", 72),
+		"", hushed, "file:", "file:etc/psk", "file:/", "file:/etc/../psk", "file://etc/psk", "file:/a\nb", "file:/" + strings.Repeat("x", 5000), "env:",
+		"env:9A", "env:A-B", "env:A B", "env:" + strings.Repeat("A", 256), "FILE:/x", " file:/x", "0x" + strings.Repeat("1", 72),
 	} {
 		var s Secret
 		if err := s.UnmarshalText([]byte(text)); !errors.Is(err, errNoSource) || !s.IsZero() {
@@ -108,11 +108,13 @@ func TestSecretFileOfOthersIsRefused(t *testing.T) {
 		dir:                             "not a regular file",
 		filepath.Join(dir, "not-there"): "no such file",
 	} {
-		if _, err := (Secret{"file:" + path}).Read(); err == nil || !strings.Contains(err.Error(), problem) || strings.Contains(err.Error(), hushed) {
+		_, err := Secret{"file:" + path}.Read()
+		if err == nil || !strings.Contains(err.Error(), problem) || strings.Contains(err.Error(), hushed) {
 			t.Errorf("%s: error %v does not say %q", path, err, problem)
 		}
 	}
-	if err := checkSecretFile(&unix.Stat_t{Mode: unix.S_IFREG | 0o400, Uid: 1234}, 0); err == nil || !strings.Contains(err.Error(), "chown root") {
+	err := checkSecretFile(&unix.Stat_t{Mode: unix.S_IFREG | 0o400, Uid: 1234}, 0)
+	if err == nil || !strings.Contains(err.Error(), "chown root") {
 		t.Errorf("file of another user: error %v", err)
 	}
 	if err := checkSecretFile(&unix.Stat_t{Mode: unix.S_IFREG | 0o400, Uid: 1234}, 1234); err != nil {
@@ -145,7 +147,8 @@ func TestSecretPrintsItsSource(t *testing.T) {
 		t.Fatal(err)
 	}
 	for how, got := range map[string]string{
-		"%v": fmt.Sprintf("%v", c), "%+v": fmt.Sprintf("%+v", c), "%#v": fmt.Sprintf("%#v", c), "%s": fmt.Sprintf("%s", c.PSK), "%q": fmt.Sprintf("%q", c.PSK),
+		"%v": fmt.Sprintf("%v", c), "%+v": fmt.Sprintf("%+v", c), "%#v": fmt.Sprintf("%#v", c),
+		"%s": fmt.Sprintf("%s", c.PSK), "%q": fmt.Sprintf("%q", c.PSK),
 		"%x": fmt.Sprintf("%x", c.PSK), "JSON": string(asJSON), "log": log.String(), "text": string(text),
 	} {
 		if !strings.Contains(got, source) || strings.Contains(got, hushed) {

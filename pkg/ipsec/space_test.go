@@ -242,7 +242,8 @@ func (s *stream) mark(t *testing.T, tos int) {
 		t.Fatal(err)
 	}
 	var failed error
-	if err := errors.Join(raw.Control(func(fd uintptr) { failed = unix.SetsockoptInt(int(fd), unix.IPPROTO_IP, unix.IP_TOS, tos) }), failed); err != nil {
+	err = raw.Control(func(fd uintptr) { failed = unix.SetsockoptInt(int(fd), unix.IPPROTO_IP, unix.IP_TOS, tos) })
+	if err := errors.Join(err, failed); err != nil {
 		t.Fatal(err)
 	}
 }

@@ -39,12 +39,15 @@ func saInfo() []byte {
 
 var (
 	saAttributes = bytes.Join([][]byte{
-		attribute(nl.XFRMA_ALG_AEAD, aeadValue(manualAlgorithm, 288, 128, bytes.Repeat([]byte{0x11}, 36))), attribute(nl.XFRMA_IF_ID, number(5)),
-		attribute(nl.XFRMA_REPLAY_ESN_VAL, append(make([]byte, 20), append(number(256), make([]byte, 32)...)...)), attribute(nl.XFRMA_SA_DIR, []byte{dirIn}),
+		attribute(nl.XFRMA_ALG_AEAD, aeadValue(manualAlgorithm, 288, 128, bytes.Repeat([]byte{0x11}, 36))),
+		attribute(nl.XFRMA_IF_ID, number(5)),
+		attribute(nl.XFRMA_REPLAY_ESN_VAL, append(make([]byte, 20), append(number(256), make([]byte, 32)...)...)),
+		attribute(nl.XFRMA_SA_DIR, []byte{dirIn}),
 	}, nil)
 	saMessage = append(saInfo(), saAttributes...)
 	saWanted  = state{
-		id: stateID{netip.MustParseAddr("192.0.2.1"), 0x1001, unix.IPPROTO_ESP}, src: netip.MustParseAddr("192.0.2.2"), ifID: 5, reqID: 7, mode: 1, dir: dirIn,
+		id: stateID{netip.MustParseAddr("192.0.2.1"), 0x1001, unix.IPPROTO_ESP}, src: netip.MustParseAddr("192.0.2.2"),
+		ifID: 5, reqID: 7, mode: 1, dir: dirIn,
 		added: 99, bytes: 1000, packets: 10, replayed: 2, late: 1, broken: 3, esn: true, window: 256,
 	}
 	deletedHeader  = make([]byte, nl.SizeofXfrmUsersaId)
@@ -81,7 +84,8 @@ func TestParseState(t *testing.T) {
 		}
 	}
 	for name, b := range map[string][]byte{
-		"empty": nil, "no association": deletedHeader, "short association": append(deletedHeader[:24:24], attribute(nl.XFRMA_SA, make([]byte, 100))...),
+		"empty": nil, "no association": deletedHeader,
+		"short association": append(deletedHeader[:24:24], attribute(nl.XFRMA_SA, make([]byte, 100))...),
 	} {
 		if _, err := parseDeleted(b); err == nil {
 			t.Errorf("deleted, %s: no error", name)

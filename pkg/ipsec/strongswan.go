@@ -11,6 +11,7 @@ const (
 	socketFile   = "charon.vici"
 	settingsFile = "strongswan.conf"
 	logFile      = "charon.log"
+	oldLogFile   = "charon.log.1"
 	processFile  = "charon.pid"
 	loadedFile   = "loaded"
 	outputFile   = "charon.out"

@@ -2,6 +2,7 @@ package ipsec
 
 import (
 	"slices"
+	"strings"
 	"testing"
 	"time"
 
@@ -16,7 +17,11 @@ func TestTunnelComesUp(t *testing.T) {
 	l.loadPeer(l.mirrored(tunnel))
 	s := l.supervise(tunnel)
 	up := s.await("up", 20*time.Second, isUp)
-	if up.IKE != "AES_GCM_16-256/PRF_HMAC_SHA2_384/ECP_384" || up.ESP != "AES_GCM_16-256/ECP_384/ESN" {
+	esp := "AES_GCM_16-256/ECP_384/ESN"
+	if strings.Contains(s.log.String(), "strongSwan is too old") {
+		esp = "AES_GCM_16-256/ESN"
+	}
+	if up.IKE != "AES_GCM_16-256/PRF_HMAC_SHA2_384/ECP_384" || up.ESP != esp {
 		t.Errorf("proposals %q and %q", up.IKE, up.ESP)
 	}
 	if !up.Active || up.Cause != "" || up.Reason != "" || up.Established.IsZero() || up.Rank != 1 {

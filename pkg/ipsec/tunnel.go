@@ -33,6 +33,8 @@ type tunnel struct {
 	since time.Time
 	// why is the last failure; nothing while the tunnel is up.
 	why failure
+	// lost is true if that is how an SA ended that carried.
+	lost bool
 
 	// current is what carries now; found is false if none does.
 	current sa
@@ -137,6 +139,13 @@ func (t *tunnel) fail(f failure, started, now time.Time) {
 	t.report(now)
 }
 
+// lose takes in why an SA that carried is gone; whether the tunnel is down by that is seen at
+// the next look. The next attempt need not wait.
+func (t *tunnel) lose(f failure, now time.Time) {
+	t.current.ike.ID = ""
+	t.why, t.lost, t.tries, t.next = f, true, 0, now
+}
+
 // report logs a failure: a new one at once, the same one again once a minute.
 func (t *tunnel) report(now time.Time) {
 	if t.why.cause == t.logged.cause && now.Sub(t.loggedAt) < repeatAfter {
@@ -167,10 +176,11 @@ func (t *tunnel) move(installed bool, now time.Time) {
 		state = call.TunnelDown
 	}
 	if state == t.state {
-		t.why = why
+		t.why, t.lost = why, false
 		return
 	}
 	before := t.state
+	defer func() { t.lost = false }()
 	t.state, t.since, t.why = state, now, why
 	switch state {
 	case call.TunnelUp:
@@ -181,9 +191,17 @@ func (t *tunnel) move(installed bool, now time.Time) {
 		t.failures[why.cause]++
 		t.report(now)
 	default:
-		if before == call.TunnelUp && why == (failure{}) {
-			t.log.Warn("tunnel is not up", "realm", t.Realm, "tunnel", t.Name, "state", state)
+		if before != call.TunnelUp && before != call.TunnelUnverified {
+			return
 		}
+		if why == (failure{}) {
+			t.log.Warn("tunnel is not up", "realm", t.Realm, "tunnel", t.Name, "state", state)
+			return
+		}
+		if t.lost {
+			t.failures[why.cause]++
+		}
+		t.report(now)
 	}
 }
 

@@ -59,10 +59,12 @@ func (c Config) validateDevice(l *invalid.List) {
 	l.Between("vlan", int(c.VLAN), 0, 4094)
 	l.Between("outer_vlan", int(c.OuterVLAN), 0, 4094)
 	if c.Interface == "" {
-		for key, tag := range map[string]uint16{"vlan": c.VLAN, "outer_vlan": c.OuterVLAN} {
-			if tag != 0 {
-				l.Add(key, "give interface as well, or leave both out for those of the realm", "%d has no meaning without interface", tag)
-			}
+		const remedy = "give interface as well, or leave it out for that of the realm"
+		if c.VLAN != 0 {
+			l.Add("vlan", remedy, "%d has no meaning without interface", c.VLAN)
+		}
+		if c.OuterVLAN != 0 {
+			l.Add("outer_vlan", remedy, "%d has no meaning without interface", c.OuterVLAN)
 		}
 		return
 	}
@@ -103,7 +105,7 @@ func (c Config) validateAddresses(l *invalid.List) {
 	case remote == local:
 		l.Add("remote", "give the peer's address", "%s is the tunnel's own address", remote)
 	}
-	if !c.Local.IsValid() {
+	if !local.Is4() {
 		return
 	}
 	switch g := c.Gateway; {
@@ -215,9 +217,9 @@ func (c IKEConfig) validateCredentials(l *invalid.List) {
 		if c.PSK.IsZero() {
 			l.Add("psk", "give file:/path or env:NAME", "is missing")
 		}
-		for key, given := range map[string]bool{"certificate": c.Certificate != "", "key": !c.Key.IsZero(), "ca": c.CA != ""} {
+		for i, given := range []bool{c.Certificate != "", !c.Key.IsZero(), c.CA != ""} {
 			if given {
-				l.Add(key, "set auth: certificate, or leave it out", "has no meaning while auth is psk")
+				l.Add([]string{"certificate", "key", "ca"}[i], "set auth: certificate, or leave it out", "has no meaning while auth is psk")
 			}
 		}
 	case Certificate:
@@ -297,7 +299,8 @@ func espProposal(words []string) (problem, remedy string) {
 
 func (c ManualConfig) validate(used bool) invalid.List {
 	var l invalid.List
-	for key, s := range map[string]Secret{"inbound": c.Inbound, "outbound": c.Outbound} {
+	for i, s := range []Secret{c.Inbound, c.Outbound} {
+		key := []string{"inbound", "outbound"}[i]
 		if used && s.IsZero() {
 			l.Add(key, "give file:/path or env:NAME", "is missing")
 		}
@@ -306,7 +309,6 @@ func (c ManualConfig) validate(used bool) invalid.List {
 		}
 	}
 	within(&l, "grace", c.Grace, time.Second, time.Hour, "1s to 1h")
-	slices.SortFunc(l, func(a, b invalid.Field) int { return strings.Compare(a.Key, b.Key) })
 	return l
 }
 

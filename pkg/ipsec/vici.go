@@ -104,11 +104,20 @@ func (c *client) call(ctx context.Context, command string, in *vici.Message) (*v
 	ctx, cancel := context.WithTimeout(ctx, requestTimeout)
 	defer cancel()
 	reply, err := c.session.Call(ctx, command, in)
-	if err != nil {
+	switch {
+	case err != nil && reply != nil:
+		return nil, refusal{fmt.Errorf("%s: %w", command, err)}
+	case err != nil:
 		return nil, fmt.Errorf("%s: %w", command, err)
 	}
 	return reply, nil
 }
+
+// refusal is an error that charon has answered with: it is well, and does not want that.
+type refusal struct{ error }
+
+// Unwrap implements what errors.Is needs.
+func (r refusal) Unwrap() error { return r.error }
 
 // sas lists the security associations.
 func (c *client) sas(ctx context.Context) ([]ikeSA, error) {
@@ -347,7 +356,7 @@ func section(m *vici.Message, key string) *vici.Message {
 	if m == nil {
 		return nil
 	}
-	s, _ := m.Get(key).(*vici.Message) //nolint:errcheck // another kind counts as none
+	s, _ := m.Get(key).(*vici.Message) // another kind counts as none
 	return s
 }
 

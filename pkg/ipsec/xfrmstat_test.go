@@ -18,7 +18,8 @@ func TestParseStatistics(t *testing.T) {
 		t.Errorf("got %v, error %v", got, err)
 	}
 	for name, text := range map[string]string{
-		"empty": "", "no value": "XfrmInError\n", "no number": "XfrmInError x\n", "negative": "XfrmInError -1\n", "three words": "XfrmInError 1 2\n",
+		"empty": "", "no value": "XfrmInError\n", "no number": "XfrmInError x\n", "negative": "XfrmInError -1\n",
+		"three words": "XfrmInError 1 2\n",
 		"too many lines": func() string {
 			var b strings.Builder
 			for i := range maxStatLines + 1 {
@@ -69,7 +70,9 @@ func TestStatisticsCountSinceTheStart(t *testing.T) {
 	expect("3 that ESP did not take, 2 of them counted as integrity failures", map[string]uint64{"no_state": 4, "protocol": 1})
 	s.add(map[string]uint64{"XfrmInNoStates": 104, "XfrmInStateProtoError": 53}, 3, kinds)
 	expect("an integrity failure that was seen late", map[string]uint64{"no_state": 4, "protocol": 1})
-	s.add(map[string]uint64{"XfrmInPolBlock": 1, "XfrmInPolError": 2, "XfrmFromTheFuture": 5, "XfrmInNoStates": 104, "XfrmInStateProtoError": 53}, 3, kinds)
+	s.add(map[string]uint64{
+		"XfrmInPolBlock": 1, "XfrmInPolError": 2, "XfrmFromTheFuture": 5, "XfrmInNoStates": 104, "XfrmInStateProtoError": 53,
+	}, 3, kinds)
 	expect("two lines of one word, and a new line", map[string]uint64{"no_state": 4, "protocol": 1, "policy": 3, "unknown": 5})
 	s.begin()
 	s.add(map[string]uint64{"XfrmInNoStates": 2}, 3, kinds)

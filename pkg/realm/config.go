@@ -38,7 +38,7 @@ type Config struct {
 	SIPPCP  uint8        `yaml:"sip_pcp" json:"sip_pcp" range:"0-7" doc:"802.1p priority of SIP; 3 is critical applications. With network: existing, the egress-qos-map of the VLAN device decides what becomes of it."`
 	Address netip.Prefix `yaml:"address" json:"address" required:"true" doc:"Own IPv4 address with its prefix length, for SIP and RTP alike. Managed realms may have equal ones: each has a VRF of its own."`
 	// Gateway is the next hop beyond the subnet; invalid (zero) leaves that to the kernel's routes.
-	Gateway    netip.Addr     `yaml:"gateway" json:"gateway,omitzero" doc:"Next hop to peers outside the subnet, whatever the kernel's routes say. Without it media follows the kernel's routes on the realm's device, and their changes; peers with no such route are not reached."`
+	Gateway    netip.Addr     `yaml:"gateway" json:"gateway,omitzero" doc:"Next hop to peers outside the subnet. Managed: the default route of the realm's VRF. Existing: whatever the kernel's routes say; without it media follows the kernel's routes on the realm's device, and their changes. Peers with no route are not reached."`
 	SIPPort    uint16         `yaml:"sip_port" json:"sip_port" range:"1024-65535" doc:"UDP port that SIP is sent from and received on."`
 	SIPDSCP    uint8          `yaml:"sip_dscp" json:"sip_dscp" range:"0-63" doc:"DSCP of SIP; 24 is CS3."`
 	MediaPorts call.PortRange `yaml:"media_ports" json:"media_ports" required:"true" doc:"UDP ports of RTP (even) and RTCP (odd), at least 1024. No two realms may share a port. Keep them out of net.ipv4.ip_local_port_range."`

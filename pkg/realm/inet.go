@@ -36,7 +36,7 @@ func (a inet) look(v *view) (have string, ok bool) {
 }
 
 func (a inet) mend(v *view) error {
-	in, d := v.device(a.where, a.device)
+	in, d := v.fit(a.where, a.device)
 	if d == nil {
 		return errWaiting
 	}
@@ -160,7 +160,7 @@ func (w way) satisfied(is route, index int) bool {
 
 func (w way) mend(v *view) error {
 	in, index, ok := w.index(v)
-	if !ok {
+	if !ok || v.unfit[spot{w.where, w.device}] {
 		return errWaiting
 	}
 	r := w.route
@@ -243,7 +243,7 @@ type vrfFirst struct{}
 func (vrfFirst) id() (kind, name string) { return kindRule, "VRF" }
 
 func (vrfFirst) rule() rule {
-	return rule{priority: vrfPriority, action: actionTable, l3mdev: true, proto: protocol}
+	return rule{priority: vrfPriority, from: everywhere, to: everywhere, action: actionTable, l3mdev: true, proto: protocol}
 }
 
 func (f vrfFirst) want() string { return f.rule().String() }
@@ -273,7 +273,7 @@ type localLast struct{}
 func (localLast) id() (kind, name string) { return kindRule, "local" }
 
 func (localLast) rule() rule {
-	return rule{priority: localPriority, action: actionTable, table: unix.RT_TABLE_LOCAL, proto: protocol}
+	return rule{priority: localPriority, from: everywhere, to: everywhere, action: actionTable, table: unix.RT_TABLE_LOCAL, proto: protocol}
 }
 
 func (l localLast) want() string { return l.rule().String() + ", none before the VRFs" }
@@ -328,7 +328,7 @@ func (l localLast) mend(v *view) error {
 func (s *space) restoreLocal() (removed int, err error) {
 	i := slices.IndexFunc(s.rules, func(r rule) bool { return r.local() && r.proto == protocol })
 	if i >= 0 {
-		first := rule{action: actionTable, table: unix.RT_TABLE_LOCAL, proto: unix.RTPROT_KERNEL}
+		first := rule{from: everywhere, to: everywhere, action: actionTable, table: unix.RT_TABLE_LOCAL, proto: unix.RTPROT_KERNEL}
 		if err := s.addRule(first); err != nil && !isErrno(err, unix.EEXIST) {
 			return 0, fmt.Errorf("rule for the host's own addresses: %w", err)
 		}

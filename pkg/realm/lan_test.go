@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"context"
 	"log/slog"
-	"net"
 	"net/netip"
 	"os"
 	"path/filepath"
@@ -198,13 +197,7 @@ func sysctl(t *testing.T, s *netspace.Space, key, value string) {
 // index returns a device's ifindex.
 func (l *lan) index(t *testing.T, device string) int {
 	t.Helper()
-	var ifi *net.Interface
-	var err error
-	l.gateway.Do(func() { ifi, err = net.InterfaceByName(device) })
-	if err != nil {
-		t.Fatal(err)
-	}
-	return ifi.Index
+	return indexOf(t, l.gateway, device)
 }
 
 func header(to, from byte) []byte {

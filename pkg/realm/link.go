@@ -151,10 +151,11 @@ func (l link) mend(v *view) error {
 		return errWaiting
 	}
 	if l.kind == kindInterface {
-		return l.mendInterface(in, d)
+		return l.mendInterface(v, in, d)
 	}
 	if d != nil && !v.ours(d) {
-		return fmt.Errorf("a device %s is there and %w: remove it with: ip link delete %s, or say network: existing", l.name, errForeign, l.name)
+		return fmt.Errorf("a device %s is there and %w: remove it with: ip link delete %s, or say network: existing",
+			l.name, errForeign, l.name)
 	}
 	if d != nil && !l.actual(v, d).same(l.shape) {
 		if err := in.removeDevice(d); err != nil {
@@ -168,6 +169,11 @@ func (l link) mend(v *view) error {
 		}
 		v.made = true
 		var err error
+		if l.kind == kindVRF { // with the first one the kernel makes a rule
+			if in.rules, err = in.listRules(); err != nil {
+				return err
+			}
+		}
 		if d, err = in.reread(l.name); err != nil {
 			return err
 		}
@@ -175,14 +181,14 @@ func (l link) mend(v *view) error {
 			return err
 		}
 	}
-	if err := l.adjust(in, d); err != nil {
+	if err := l.adjust(v, in, d); err != nil {
 		return err
 	}
 	_, err := in.reread(l.name)
 	return err
 }
 
-func (l link) mendInterface(in *space, d *device) error {
+func (l link) mendInterface(v *view, in *space, d *device) error {
 	if d == nil {
 		return fmt.Errorf("interface %s does not exist; `ip link` lists those that do", l.name)
 	}
@@ -196,7 +202,7 @@ func (l link) mendInterface(in *space, d *device) error {
 	if err := (sysctls{where: l.where, device: l.name, list: l.settings}).write(in); err != nil {
 		return err
 	}
-	if err := l.adjust(in, d); err != nil {
+	if err := l.adjust(v, in, d); err != nil {
 		return err
 	}
 	_, err := in.reread(l.name)
@@ -261,7 +267,7 @@ func (l link) feature() (name, module string) {
 }
 
 func (l link) makeVLAN(v *view, attrs netlink.LinkAttrs) error {
-	parent := v.home.devices[l.parent]
+	_, parent := v.fit(home, l.parent)
 	if parent == nil {
 		return errWaiting
 	}
@@ -302,12 +308,13 @@ func (s *snapshot) holder(parent int, vlan uint16, protocol netlink.VlanProtocol
 
 // makeXFRM makes the interface where its security associations are, and moves it home.
 func (l link) makeXFRM(v *view, attrs netlink.LinkAttrs) error {
-	if v.outer == nil || v.outer.devices[l.parent] == nil {
+	_, parent := v.fit(outer, l.parent)
+	if parent == nil {
 		return errWaiting
 	}
 	d := v.outer.devices[l.name]
 	if d == nil {
-		attrs.ParentIndex = v.outer.devices[l.parent].index
+		attrs.ParentIndex = parent.index
 		err := v.outer.handle.LinkAdd(&netlink.Xfrmi{LinkAttrs: attrs, Ifid: l.ifID})
 		if err == nil {
 			d, err = v.outer.reread(l.name)
@@ -330,7 +337,7 @@ func (v *view) move(d *device, from, to *space) error {
 }
 
 // adjust changes what differs.
-func (l link) adjust(in *space, d *device) error {
+func (l link) adjust(v *view, in *space, d *device) error {
 	at := &netlink.Device{LinkAttrs: netlink.LinkAttrs{Index: d.index, Name: d.name}}
 	if l.alias != "" && d.alias != l.alias {
 		if err := in.handle.LinkSetAlias(at, l.alias); err != nil {
@@ -351,7 +358,7 @@ func (l link) adjust(in *space, d *device) error {
 		}
 	}
 	if l.master != "" && in.names[d.master] != l.master {
-		vrf := in.devices[l.master]
+		_, vrf := v.fit(l.where, l.master)
 		if vrf == nil {
 			return errWaiting
 		}

@@ -42,10 +42,7 @@ func (n namespace) mend(v *view) error {
 	if v.outer != nil {
 		return v.outer.name(n.path)
 	}
-	s, err := lostSpace(n.mark)
-	if err == nil && s == nil {
-		s, err = newSpace(n.mark.String())
-	}
+	s, err := newSpace(n.mark.String())
 	if err != nil {
 		return err
 	}
@@ -93,20 +90,20 @@ func (s *space) owner() (mark, error) {
 	return m, nil
 }
 
-// lostSpace finds a namespace of ours whose name is gone, by the processes in it: an IKE
-// daemon goes on there, and its VLAN devices are taken. It returns nil if there is none.
-func lostSpace(m mark) (*space, error) {
+// lostSpaces finds namespaces of a node whose names are gone, by the processes in them: an IKE
+// daemon goes on there, and VLAN devices are in use. keep says which are wanted.
+func lostSpaces(node string, keep func(mark) bool) (map[mark]*space, error) {
 	files, err := filepath.Glob("/proc/[0-9]*/ns/net")
 	if err != nil {
 		return nil, err
 	}
-	seen := make(map[string]bool)
+	found, seen := make(map[mark]*space), make(map[string]bool)
 	if here, err := os.Readlink(threadNamespace); err == nil {
 		seen[here] = true
 	}
 	for _, file := range files {
 		name, err := os.Readlink(file)
-		if err != nil || seen[name] || !strings.HasPrefix(name, "net:") { // the process has ended
+		if err != nil || seen[name] { // the process has ended
 			continue
 		}
 		seen[name] = true
@@ -114,12 +111,13 @@ func lostSpace(m mark) (*space, error) {
 		if err != nil {
 			continue
 		}
-		if is, err := s.owner(); err == nil && is == m {
-			return s, nil
+		if m, err := s.owner(); err == nil && m.node == node && found[m] == nil && keep(m) {
+			found[m] = s
+			continue
 		}
 		s.close()
 	}
-	return nil, nil
+	return found, nil
 }
 
 // outerNames lists the paths of all namespaces that could be this node's.

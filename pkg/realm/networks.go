@@ -28,6 +28,8 @@ type Networks struct {
 
 	// passing makes passes come one at a time; it guards home's snapshot and what is removed.
 	passing sync.Mutex
+	// searched is set once namespaces without a name were looked for: while we hold them none is lost.
+	searched bool
 	// concerned are the devices whose events matter, by ifindex.
 	concerned concerned
 
@@ -38,9 +40,8 @@ type Networks struct {
 // keeper is a realm and what is known of its network. The lock of Networks guards it.
 type keeper struct {
 	Network
-	// outer is the namespace of the tunnels' outer side, or nil; outerErr is why it cannot be used.
-	outer    *space
-	outerErr error
+	// outer is the namespace of the tunnels' outer side, or nil.
+	outer *space
 	// active is the rank of the tunnel that traffic leaves by, or 0. Until Activate has said so it
 	// is what a former process has left.
 	active int
@@ -52,6 +53,7 @@ type keeper struct {
 	state      string
 	since      time.Time
 	reason     string
+	silent     string // the device without a carrier, if that stops the realm
 	attachment Attachment
 	// version counts changes that watchers are told of; notified is the last one that they know.
 	version, notified uint64

@@ -57,6 +57,9 @@ type view struct {
 	// removed is set when something was taken away.
 	removed bool
 	log     func(object string, args ...any)
+	// unfit are devices that are not as they should be: nothing may hang on them, least of all an
+	// address on a device that is outside of its VRF, or somebody else's.
+	unfit map[spot]bool
 }
 
 func (v *view) in(w where) *space {
@@ -73,6 +76,20 @@ func (v *view) device(w where, name string) (*space, *device) {
 		return nil, nil
 	}
 	return s, s.devices[name]
+}
+
+// fit returns a device that is as it should be, or nil.
+func (v *view) fit(w where, name string) (*space, *device) {
+	if v.unfit[spot{w, name}] {
+		return v.in(w), nil
+	}
+	return v.device(w, name)
+}
+
+// spot is a device's place.
+type spot struct {
+	where
+	device string
 }
 
 // ours reports whether a device was made by this node.
@@ -117,6 +134,9 @@ func (w wanted) settle(v *view) outcome {
 		o.State = call.ObjectMissing
 	}
 	err := w.mend(v)
+	if l, ok := w.object.(link); ok && err != nil {
+		v.unfit[spot{l.where, l.name}] = true
+	}
 	switch {
 	case errors.Is(err, errWaiting):
 		return o
@@ -206,7 +226,7 @@ func (s sysctls) look(v *view) (have string, ok bool) {
 }
 
 func (s sysctls) mend(v *view) error {
-	in, d := v.device(s.where, s.device)
+	in, d := v.fit(s.where, s.device)
 	if in == nil || d == nil && s.device != "" {
 		return errWaiting
 	}

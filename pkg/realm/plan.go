@@ -56,7 +56,6 @@ var (
 // traffic leaves by, or 0; shared names the realm that marks a service tag's device.
 func (n Network) plan(node string, active int, shared map[string]string) []wanted {
 	p := planner{Network: n, node: node, shared: shared}
-	p.host()
 	p.vrf()
 	if n.tunnelled() {
 		p.add(true, 0, namespace{path: NamespacePath(node, n.Name), mark: p.mark("")}, sysctls{where: outer, list: outerSpace})
@@ -100,17 +99,13 @@ func (p *planner) add(vital bool, rank int, objects ...object) {
 
 func (p *planner) mark(tunnel string) mark { return mark{p.node, p.Name, tunnel} }
 
-func (p *planner) host() {
-	p.add(false, 0, sysctls{list: host}, vrfFirst{}, localLast{})
-}
-
 func (p *planner) vrf() {
 	name := VRFName(p.Name)
 	p.add(true, 0,
 		link{name: name, index: p.table(), settings: quiet, shape: shape{kind: kindVRF, table: p.table(), alias: p.mark("").String()}},
 		way{route: route{table: p.table(), to: everywhere, priority: lastMetric, typ: unix.RTN_UNREACHABLE}},
 	)
-	p.add(false, 0, sysctls{device: name, list: quiet})
+	p.add(false, 0, sysctls{device: name, list: quiet}, sysctls{list: host}, vrfFirst{}, localLast{})
 }
 
 // trunk wants the interface, and on it the device of the service tag; it returns the name of
@@ -148,7 +143,7 @@ func (p *planner) clear() {
 	}
 	p.add(false, 0, sysctls{device: device, list: strict})
 	p.add(true, 0, address)
-	p.onDevice(home, device, table, p.Address)
+	p.onDevice(home, 0, device, table, p.Address)
 	if p.Gateway.IsValid() {
 		p.add(false, 0, p.by(home, device, route{table: table, to: everywhere, via: p.Gateway, src: p.Address.Addr()}))
 	}
@@ -160,18 +155,18 @@ func (p *planner) clear() {
 func realmAddress(p netip.Prefix) address { return address{prefix: p} }
 
 // onDevice are the routes that the kernel makes of an address: somebody may take them away.
-func (p *planner) onDevice(w where, device string, table int, prefix netip.Prefix) {
+func (p *planner) onDevice(w where, rank int, device string, table int, prefix netip.Prefix) {
 	own, local := prefix.Addr(), table
 	if w == outer {
 		local = unix.RT_TABLE_LOCAL
 	}
-	p.add(true, 0, way{where: w, device: device, kernels: true, route: route{
+	p.add(true, rank, way{where: w, device: device, kernels: true, route: route{
 		table: local, to: netip.PrefixFrom(own, own.BitLen()), typ: unix.RTN_LOCAL, scope: unix.RT_SCOPE_HOST, src: own,
 	}})
 	if prefix.IsSingleIP() {
 		return
 	}
-	p.add(false, 0, way{where: w, device: device, kernels: true, route: route{
+	p.add(false, rank, way{where: w, device: device, kernels: true, route: route{
 		table: table, to: prefix.Masked(), typ: unix.RTN_UNICAST, scope: unix.RT_SCOPE_LINK, src: own,
 	}})
 }
@@ -196,7 +191,7 @@ func (p *planner) tunnel(rank int) {
 	}})
 	p.add(false, 0, sysctls{where: outer, device: device, list: strict})
 	p.add(true, rank, inet{where: outer, device: device, prefix: t.Local})
-	p.onDevice(outer, device, unix.RT_TABLE_MAIN, t.Local)
+	p.onDevice(outer, rank, device, unix.RT_TABLE_MAIN, t.Local)
 	if t.Gateway.IsValid() {
 		p.gateway(rank, t, device)
 	}
@@ -209,7 +204,7 @@ func (p *planner) tunnel(rank int) {
 	if rank == 1 {
 		own := netip.PrefixFrom(p.Address.Addr(), p.Address.Addr().BitLen())
 		p.add(true, 0, inet{device: VRFName(p.Name), prefix: own})
-		p.onDevice(home, VRFName(p.Name), p.table(), own)
+		p.onDevice(home, 0, VRFName(p.Name), p.table(), own)
 	}
 }
 

@@ -3,6 +3,7 @@ package realm
 import (
 	"errors"
 	"fmt"
+	"maps"
 	"slices"
 	"time"
 
@@ -96,27 +97,59 @@ func (n *Networks) readAll() error {
 	if err := n.home.read(tables...); err != nil {
 		return fmt.Errorf("read the network: %w", err)
 	}
+	if err := n.openOuters(); err != nil {
+		return err
+	}
 	for _, k := range n.realms {
-		if !k.tunnelled() {
+		if k.outer == nil {
 			continue
 		}
-		outer, err := k.outer, error(nil)
-		if outer == nil {
-			outer, err = openOuter(NamespacePath(n.node, k.Name), mark{n.node, k.Name, ""})
+		if err := k.outer.read(); err != nil {
+			return fmt.Errorf("read the network of %s: %w", k.outer.file.Name(), err)
 		}
-		if outer != nil {
-			err = outer.read()
+	}
+	return nil
+}
+
+// openOuters opens the namespaces that realms with tunnels have already.
+func (n *Networks) openOuters() error {
+	missing := make(map[mark]*keeper)
+	for _, k := range n.realms {
+		if !k.tunnelled() || k.outer != nil {
+			continue
 		}
-		n.mu.Lock()
-		k.outer, k.outerErr = outer, err
-		n.mu.Unlock()
+		m := mark{n.node, k.Name, ""}
+		outer, err := openOuter(NamespacePath(n.node, k.Name), m)
+		switch {
+		case outer != nil:
+			n.mu.Lock()
+			k.outer = outer
+			n.mu.Unlock()
+		case err == nil:
+			missing[m] = k
+		case !errors.Is(err, errForeign): // which its object says
+			return fmt.Errorf("realm %s: network namespace: %w", k.Name, err)
+		}
+	}
+	if n.searched || len(missing) == 0 {
+		return nil
+	}
+	n.searched = true
+	lost, err := lostSpaces(n.node, func(m mark) bool { return missing[m] != nil })
+	if err != nil {
+		return fmt.Errorf("look for network namespaces without a name: %w", err)
+	}
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	for m, s := range lost {
+		missing[m].outer = s
 	}
 	return nil
 }
 
 // settle compares a realm with what there is, and mends it.
 func (n *Networks) settle(k *keeper) (changed bool) {
-	v := &view{node: n.node, realm: k.Name, home: n.home, outer: k.outer}
+	v := &view{node: n.node, realm: k.Name, home: n.home, outer: k.outer, unfit: make(map[spot]bool)}
 	v.log = func(object string, args ...any) {
 		n.log.Info("network object made", append([]any{"realm", k.Name, "object", object}, args...)...)
 	}
@@ -152,6 +185,7 @@ func (n *Networks) settle(k *keeper) (changed bool) {
 		k.version++
 	}
 	k.take(n.attachment(k))
+	k.silent = v.silence(k.Network)
 	k.judge()
 	return changed || v.removed
 }
@@ -237,41 +271,69 @@ func (k *keeper) judge() {
 	if k.active > 0 {
 		active = k.Tunnels[k.active-1].Name
 	}
-	k.enter(judge(k.outcomes, len(k.Tunnels), active))
+	k.enter(judge(k.outcomes, len(k.Tunnels), active, k.silent))
 }
 
-// judge says the state of a realm with so many tunnels, of which one may be active.
-func judge(list []outcome, tunnels int, active string) (state, reason string) {
-	state = call.RealmUp
-	dead := make(map[int]string)
+// judge says the state of a realm with so many tunnels, of which one may be active. silent is
+// the device without a carrier that nothing can leave by, if there is one.
+func judge(list []outcome, tunnels int, active, silent string) (state, reason string) {
+	var all, vital []outcome
+	dead := make(map[int]bool)
 	for _, o := range list {
 		if o.State == call.ObjectOK {
 			continue
 		}
-		why := fmt.Sprintf("%s %s is %s", o.Kind, o.Name, o.State)
-		if o.Problem != "" {
-			why = fmt.Sprintf("%s %s: %s", o.Kind, o.Name, o.Problem)
-		}
-		switch {
-		case o.vital && len(o.ranks) == 0 && state != call.RealmDown:
-			state, reason = call.RealmDown, why
-		case state == call.RealmUp:
-			state, reason = call.RealmDegraded, why
+		all = append(all, o)
+		if o.vital && len(o.ranks) == 0 {
+			vital = append(vital, o)
 		}
 		for _, rank := range o.ranks {
-			if o.vital && dead[rank] == "" {
-				dead[rank] = why
-			}
+			dead[rank] = dead[rank] || o.vital
 		}
 	}
+	maps.DeleteFunc(dead, func(_ int, dead bool) bool { return !dead })
 	switch {
-	case state == call.RealmDown:
+	case len(vital) > 0:
+		return call.RealmDown, why(vital)
 	case tunnels > 0 && len(dead) == tunnels:
-		return call.RealmDown, dead[1]
+		return call.RealmDown, why(all)
+	case silent != "":
+		return call.RealmDown, silent + " has no carrier"
 	case tunnels > 0 && active == "":
 		return call.RealmDown, "no tunnel is up"
+	case len(all) > 0:
+		return call.RealmDegraded, why(all)
+	default:
+		return call.RealmUp, ""
 	}
-	return state, reason
+}
+
+// why is the first problem of a list; what waits for another has none of its own.
+func why(list []outcome) string {
+	for _, o := range list {
+		if o.Problem != "" {
+			return fmt.Sprintf("%s %s: %s", o.Kind, o.Name, o.Problem)
+		}
+	}
+	return fmt.Sprintf("%s %s is %s", list[0].Kind, list[0].Name, list[0].State)
+}
+
+// silence names the device without a carrier if nothing of the realm can leave for it.
+func (v *view) silence(n Network) (device string) {
+	if !n.tunnelled() {
+		if d := v.home.devices[n.Device()]; d != nil && !d.running {
+			return d.name
+		}
+		return ""
+	}
+	for _, c := range n.places() {
+		_, d := v.device(outer, c.Device())
+		if d == nil || d.running {
+			return ""
+		}
+		device = d.name
+	}
+	return device
 }
 
 // enter changes the state.

@@ -25,31 +25,29 @@ func needDevices(t testing.TB) {
 	t.Helper()
 	s := netspace.New(t)
 	s.IP(t, "link add tdmprobe type veth peer name tdmprobe2")
-	s.Do(func() {
-		parent, err := netlink.LinkByName("tdmprobe")
+	attrs := func(name string, parent int) netlink.LinkAttrs {
+		a := netlink.NewLinkAttrs()
+		a.Name, a.ParentIndex = name, parent
+		return a
+	}
+	parent := indexOf(t, s, "tdmprobe")
+	for _, probe := range []struct {
+		feature string
+		device  netlink.Link
+	}{
+		{"802.1Q (module 8021q)", &netlink.Vlan{LinkAttrs: attrs("tdmprobe.2", parent), VlanId: 2, VlanProtocol: netlink.VLAN_PROTOCOL_8021Q}},
+		{"VRF (module vrf)", &netlink.Vrf{LinkAttrs: attrs("tdmprobevrf", 0), Table: 2}},
+		{"xfrm interfaces (module xfrm_interface)", &netlink.Xfrmi{LinkAttrs: attrs("tdmprobexf", parent), Ifid: 2}},
+	} {
+		var err error
+		s.Do(func() { err = netlink.LinkAdd(probe.device) })
+		if errors.Is(err, unix.EOPNOTSUPP) {
+			t.Skipf("the kernel has no %s", probe.feature)
+		}
 		if err != nil {
-			t.Error(err)
-			return
+			t.Fatalf("probe for %s: %v", probe.feature, err)
 		}
-		attrs := func(name string) netlink.LinkAttrs {
-			a := netlink.NewLinkAttrs()
-			a.Name, a.ParentIndex = name, parent.Attrs().Index
-			return a
-		}
-		vrf := attrs("tdmprobevrf")
-		vrf.ParentIndex = 0
-		for feature, device := range map[string]netlink.Link{
-			"802.1Q (module 8021q)":                   &netlink.Vlan{LinkAttrs: attrs("tdmprobe.2"), VlanId: 2, VlanProtocol: netlink.VLAN_PROTOCOL_8021Q},
-			"VRF (module vrf)":                        &netlink.Vrf{LinkAttrs: vrf, Table: 2},
-			"xfrm interfaces (module xfrm_interface)": &netlink.Xfrmi{LinkAttrs: attrs("tdmprobexf"), Ifid: 2},
-		} {
-			if err := netlink.LinkAdd(device); errors.Is(err, unix.EOPNOTSUPP) {
-				t.Skipf("the kernel has no %s", feature)
-			} else if err != nil {
-				t.Errorf("probe for %s: %v", feature, err)
-			}
-		}
-	})
+	}
 }
 
 // rig is a gateway's namespace whose trunk ends in a carriers' namespace.
@@ -60,7 +58,7 @@ type rig struct {
 }
 
 const (
-	trunk    = "tdmtrunk"
+	trunk    = "tdmt"
 	farTrunk = "tdmfar"
 )
 
@@ -256,4 +254,41 @@ func ask(t testing.TB, conn *net.UDPConn, to string, within time.Duration) strin
 		}
 	}
 	return ""
+}
+
+// listen takes TCP connections until the test ends.
+func listen(t testing.TB, s *netspace.Space, at string) {
+	t.Helper()
+	var l net.Listener
+	var err error
+	s.Do(func() { l, err = net.Listen("tcp4", at) })
+	if err != nil {
+		t.Fatal(err)
+	}
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		for {
+			conn, err := l.Accept()
+			if err != nil {
+				return
+			}
+			conn.Close()
+		}
+	}()
+	t.Cleanup(func() {
+		l.Close()
+		<-done
+	})
+}
+
+// connect tries a TCP connection.
+func connect(s *netspace.Space, to string) (err error) {
+	s.Do(func() {
+		var conn net.Conn
+		if conn, err = net.DialTimeout("tcp4", to, time.Second); err == nil {
+			conn.Close()
+		}
+	})
+	return err
 }

@@ -136,12 +136,12 @@ func (r *realmLink) lead(dst netip.Addr) (lead, error) {
 	return lead{}, nil
 }
 
-// neighbour returns who takes packets to dst: a configured gateway beyond the subnet, or
-// whom the kernel's routes on the realm's device name, or dst itself. It is invalid if
-// there is no way.
+// neighbour returns who takes packets to dst: whom the kernel's routes on the realm's device
+// name, or dst itself, or, beyond the subnet of a realm whose network is existing, its
+// configured gateway. It is invalid if there is no way.
 func (r *realmLink) neighbour(dst netip.Addr) (netip.Addr, error) {
 	inside := r.Address.Contains(dst)
-	if r.Gateway.IsValid() && !inside {
+	if r.Gateway.IsValid() && !inside && !r.managed() { // a managed realm's VRF has it as a route, among others
 		return r.Gateway, nil
 	}
 	route, err := r.ask(dst, true)

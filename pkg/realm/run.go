@@ -120,7 +120,11 @@ func (e *listeners) listen(s *space, groups []uint, matters func(*syscall.Netlin
 	if err != nil {
 		return err
 	}
-	if err := socket.SetReceiveBufferSize(eventBuffer, true); err != nil {
+	err = socket.SetReceiveBufferSize(eventBuffer, true)
+	if errors.Is(err, unix.EPERM) { // who only looks may do without the privilege
+		err = socket.SetReceiveBufferSize(eventBuffer, false)
+	}
+	if err != nil {
 		socket.Close()
 		return err
 	}

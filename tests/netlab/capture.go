@@ -19,12 +19,13 @@ import (
 var ErrCaptureDropped = errors.New("the capture lost packets")
 
 // The ring between kernel and capture: 32 MiB, handed over a block at a time, at the
-// latest after blockTimeout.
+// latest after blockTimeout. So it lasts for two and a half seconds without a reader even if
+// only few packets come.
 const (
-	blockSize    = 1 << 20
-	blockCount   = 32
+	blockSize    = 1 << 18
+	blockCount   = 128
 	frameSize    = 1 << 11
-	blockTimeout = 10 * time.Millisecond
+	blockTimeout = 20 * time.Millisecond
 )
 
 // Capture records what crosses one interface of a host, both ways: RTP per stream and

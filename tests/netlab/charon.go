@@ -181,7 +181,7 @@ func (c *Charon) Start(ctx context.Context) error {
 	if err := c.process.Start(); err != nil {
 		return err
 	}
-	ctx, cancel := context.WithTimeout(ctx, 20*time.Second)
+	ctx, cancel := context.WithTimeout(ctx, 60*time.Second)
 	defer cancel()
 	tick := time.NewTicker(50 * time.Millisecond)
 	defer tick.Stop()
@@ -247,7 +247,7 @@ func (c *Charon) Load(ctx context.Context, connections ...Connection) error {
 func (c *Charon) ListSAs(ctx context.Context) (string, error) { return c.swanctl(ctx, "--list-sas") }
 
 func (c *Charon) swanctl(ctx context.Context, args ...string) (string, error) {
-	ctx, cancel := context.WithTimeout(ctx, 20*time.Second)
+	ctx, cancel := context.WithTimeout(ctx, 60*time.Second)
 	defer cancel()
 	var out bytes.Buffer
 	p := c.lab.Command(ctx, c.host, swanctl, append(args, "--uri", "unix://"+c.socket())...)

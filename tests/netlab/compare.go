@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"fmt"
 	"net/netip"
+	"time"
 )
 
 // maxProblems bounds how many findings a report spells out.
@@ -25,6 +26,8 @@ type MediaReport struct {
 	// BadChecksums, DSCP and TTL are of the packets received.
 	BadChecksums uint64
 	DSCP, TTL    map[uint8]uint64
+	// LostAt are the times at which lost packets of calls were sent.
+	LostAt []time.Time
 	// Streams compared, one per direction and SSRC.
 	Streams int
 	// Problems spells out the first findings.
@@ -162,6 +165,7 @@ func (r *MediaReport) compareStream(name string, sent, received *Stream) {
 		switch {
 		case got == nil:
 			lost++
+			r.LostAt = append(r.LostAt, p.Time)
 		case !bytes.Equal(got.Payload, p.Payload), got.Timestamp != p.Timestamp,
 			got.PayloadType != p.PayloadType, got.Marker != p.Marker:
 			r.Altered++

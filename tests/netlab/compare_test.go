@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"fmt"
 	"net/netip"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -207,5 +208,57 @@ func TestAudioAddr(t *testing.T) {
 		if ok != (tt.want != "") || ok && got.String() != tt.want {
 			t.Errorf("%s: %v %v, want %q", tt.name, got, ok, tt.want)
 		}
+	}
+}
+
+// TestMerge: a stream that moves from one device to another is one stream; what is away is
+// seen across the two.
+func TestMerge(t *testing.T) {
+	start := time.Unix(1000, 0)
+	key := StreamKey{Src: netip.MustParseAddrPort("10.60.0.1:17408"), Dst: netip.MustParseAddrPort("10.50.0.10:6000"), SSRC: 7}
+	device := func(seqs ...uint16) *Log {
+		log := newLog(CarrierA)
+		s := &Stream{}
+		for _, seq := range seqs {
+			s.add(Packet{Time: start.Add(time.Duration(seq) * 20 * time.Millisecond), Seq: seq, Timestamp: uint32(seq) * 160})
+		}
+		log.Streams[key] = s
+		log.Messages = []Message{{Time: start.Add(time.Duration(seqs[0]) * time.Millisecond), CallID: fmt.Sprint(seqs[0])}}
+		return &log
+	}
+	all := Merge(device(50, 51, 52), device(0, 1, 2, 3, 53))
+	s := all.Streams[key]
+	for i, want := range []uint16{0, 1, 2, 3, 50, 51, 52, 53} {
+		if s.Packets[i].Seq != want {
+			t.Fatalf("packet %d is %d, want %d", i, s.Packets[i].Seq, want)
+		}
+	}
+	if got := all.Totals().Missing; got != 46 {
+		t.Errorf("%d are missing, want 46", got)
+	}
+	if all.Host != CarrierA || len(all.Messages) != 2 || all.Messages[0].CallID != "0" {
+		t.Errorf("messages of %s: %+v", all.Host, all.Messages)
+	}
+	second := start.Add(time.Second)
+	for _, tt := range []struct {
+		from, until time.Time
+		want        time.Duration
+	}{
+		{start, second, 47 * 20 * time.Millisecond},
+		{start.Add(500 * time.Millisecond), second, 47 * 20 * time.Millisecond}, // begun before
+		{second, second.Add(time.Second), 20 * time.Millisecond},
+		{second.Add(time.Minute), second.Add(time.Hour), 0},
+	} {
+		if got := s.Gap(tt.from, tt.until); got != tt.want {
+			t.Errorf("gap from %v to %v: %v, want %v", tt.from.Sub(start), tt.until.Sub(start), got, tt.want)
+		}
+	}
+}
+
+// TestOverrule: more lines of a config take the place of those with their key.
+func TestOverrule(t *testing.T) {
+	got := overrule([]string{"auth: psk", "psk: file:/x", "dpd_delay: 2s"}, []string{"psk:", "auth: certificate", "ca: /y"})
+	if want := []string{"dpd_delay: 2s", "auth: certificate", "ca: /y"}; !slices.Equal(got, want) {
+		t.Errorf("%q, want %q", got, want)
 	}
 }

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"fmt"
 	"net"
+	"os/exec"
 
 	"github.com/vishvananda/netlink"
 	"github.com/vishvananda/netns"
@@ -15,10 +16,16 @@ func VLANSupported() (bool, error) {
 	return len(missing) == 0, err
 }
 
-// TunnelsLack names what the kernel lacks for carriers on VLANs behind tunnels: nothing if
+// TunnelsLack names what this machine lacks for carriers on VLANs behind tunnels: nothing if
 // [Trunked] can be brought up and used.
 func TunnelsLack() ([]string, error) {
-	return lacking([]feature{vlanFeature, vrfFeature, bridgeFeature, xfrmFeature, gcmFeature, netemFeature})
+	missing, err := lacking([]feature{vlanFeature, vrfFeature, bridgeFeature, xfrmFeature, gcmFeature, netemFeature})
+	for _, program := range []string{charonBinary, swanctl} {
+		if _, err := exec.LookPath(program); err != nil {
+			missing = append(missing, program)
+		}
+	}
+	return missing, err
 }
 
 // feature is one of the kernel's, and a way to use it in an empty namespace that has the
@@ -80,7 +87,7 @@ func lacking(wanted []feature) (missing []string, err error) {
 		for _, f := range wanted {
 			// What the kernel says to an unknown kind of thing differs from kind to kind.
 			if err := f.try(v0); err != nil {
-				missing = append(missing, fmt.Sprintf("%s (%v)", f.name, err))
+				missing = append(missing, f.name)
 			}
 		}
 		return nil

@@ -16,7 +16,7 @@ import (
 
 // startTimeout bounds how long the daemon may take until its API answers; an emulated
 // machine needs most of it.
-const startTimeout = 60 * time.Second
+const startTimeout = 120 * time.Second
 
 // Daemon is a tandemd that runs in the gateway's host.
 type Daemon struct {

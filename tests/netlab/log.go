@@ -91,11 +91,15 @@ func Merge(logs ...*Log) *Log {
 	return &all
 }
 
-// Gap is the longest time between two packets of the stream.
-func (s *Stream) Gap() time.Duration {
+// Gap is the longest time between two packets of the stream, of gaps that are not over at
+// from and begin before until.
+func (s *Stream) Gap(from, until time.Time) time.Duration {
 	var longest time.Duration
 	for i := 1; i < len(s.Packets); i++ {
-		longest = max(longest, s.Packets[i].Time.Sub(s.Packets[i-1].Time))
+		begin, end := s.Packets[i-1].Time, s.Packets[i].Time
+		if end.After(from) && begin.Before(until) {
+			longest = max(longest, end.Sub(begin))
+		}
 	}
 	return longest
 }

@@ -8,6 +8,7 @@ import (
 	"runtime"
 
 	"github.com/vishvananda/netns"
+	"golang.org/x/sys/unix"
 )
 
 // netnsDir is where iproute2 keeps named namespaces, so that "ip netns exec" finds ours.
@@ -18,6 +19,9 @@ const netnsDir = "/run/netns"
 func createNetns(name string) (netns.NsHandle, error) {
 	if _, err := os.Lstat(filepath.Join(netnsDir, name)); err == nil {
 		return netns.None(), fmt.Errorf("namespace %s: %w", name, os.ErrExist)
+	}
+	if err := shareNetnsDir(); err != nil {
+		return netns.None(), err
 	}
 	handle := netns.None()
 	err := onOwnThread(func() error {
@@ -30,6 +34,26 @@ func createNetns(name string) (netns.NsHandle, error) {
 		return netns.None(), errors.Join(fmt.Errorf("making namespace %s: %w", name, err), deleteNetns(name))
 	}
 	return handle, nil
+}
+
+// shareNetnsDir makes the folder of names a mount point of its own, as the first "ip netns add"
+// does. Done later it would mount the names that are there already once more, and those could
+// not be removed.
+func shareNetnsDir() error {
+	if err := os.MkdirAll(netnsDir, 0o755); err != nil {
+		return fmt.Errorf("folder of namespaces: %w", err)
+	}
+	share := func() error { return unix.Mount("", netnsDir, "none", unix.MS_SHARED|unix.MS_REC, "") }
+	err := share()
+	if errors.Is(err, unix.EINVAL) { // not a mount point yet
+		if err = unix.Mount(netnsDir, netnsDir, "none", unix.MS_BIND|unix.MS_REC, ""); err == nil {
+			err = share()
+		}
+	}
+	if err != nil {
+		return fmt.Errorf("folder of namespaces %s: %w", netnsDir, err)
+	}
+	return nil
 }
 
 // deleteNetns removes a named namespace; one that is gone already is no error.

@@ -30,7 +30,8 @@ const (
 func PeerID(site string) string { return site + ".carrier.test" }
 
 // TrunkOptions vary the config of the trunk topology's gateway. Lines are YAML, by the name
-// of what they belong to; a key that the lab has a value for is overruled.
+// of what they belong to; a key that the lab has a value for is overruled, and left out if the
+// line is "key:".
 type TrunkOptions struct {
 	// Sites that the gateway has realms for.
 	Sites []Site
@@ -97,16 +98,15 @@ type item struct {
 	Lines []string
 }
 
-// overrule puts lines into others, in the place of those with the same key.
+// overrule puts lines into others, in the place of those with the same key. One that is only
+// the key takes it away.
 func overrule(lines, with []string) []string {
 	lines = slices.Clone(lines)
 	for _, line := range with {
-		key, _, _ := strings.Cut(line, ":")
-		at := slices.IndexFunc(lines, func(l string) bool { return strings.HasPrefix(l, key+":") })
-		if at < 0 {
+		key, value, _ := strings.Cut(line, ":")
+		lines = slices.DeleteFunc(lines, func(l string) bool { return strings.HasPrefix(l, key+":") })
+		if value != "" {
 			lines = append(lines, line)
-		} else {
-			lines[at] = line
 		}
 	}
 	return lines
@@ -149,7 +149,7 @@ func (l *Lab) TrunkConfig(o TrunkOptions) ([]byte, error) {
 			}, o.IKE[u.Name])
 			lines := overrule(u.tunnelLines(s), append([]string{"ike: {" + strings.Join(ike, ", ") + "}"}, o.Tunnels[u.Name]...))
 			if slices.Contains(lines, "keying: manual") {
-				lines = slices.DeleteFunc(lines, func(l string) bool { return strings.HasPrefix(l, "ike:") })
+				lines = overrule(lines, []string{"ike:"})
 			}
 			tunnels = append(tunnels, item{u.Name, lines})
 		}

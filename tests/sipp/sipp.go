@@ -226,7 +226,7 @@ func (a *Agent) args() []string {
 
 // listening waits until the process has its SIP socket.
 func (a *Agent) listening(ctx context.Context, lab *netlab.Lab, host string) error {
-	ctx, cancel := context.WithTimeout(ctx, 5*time.Second)
+	ctx, cancel := context.WithTimeout(ctx, 30*time.Second)
 	defer cancel()
 	tick := time.NewTicker(10 * time.Millisecond)
 	defer tick.Stop()

@@ -86,7 +86,7 @@ func (l *lab) certified(t *testing.T, a *authority) []string {
 			paths = append(paths, "ca: "+path)
 		}
 	}
-	return append(paths, "auth: certificate", "psk: \"\"")
+	return append(paths, "auth: certificate", "psk:")
 }
 
 // TestCauses: each way in which a tunnel does not come up is told in words that name realm,

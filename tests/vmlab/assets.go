@@ -165,8 +165,8 @@ func (a *assets) build(ctx context.Context, progress io.Writer) error {
 	cmd.Cancel = func() error { return syscall.Kill(-cmd.Process.Pid, syscall.SIGTERM) }
 	cmd.WaitDelay = 10 * time.Second
 	if err := cmd.Run(); err != nil {
-		return errors.Join(fmt.Errorf("making the machine's files (a Debian mirror must be reachable): %w; the last output was:\n%s", err, last.lines(outputLines)),
-			os.RemoveAll(temp))
+		err = fmt.Errorf("making the machine's files (a Debian mirror must be reachable): %w; the last output was:\n%s", err, last.lines(outputLines))
+		return errors.Join(err, os.RemoveAll(temp))
 	}
 	return os.Rename(temp, a.dir)
 }

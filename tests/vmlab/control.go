@@ -6,6 +6,7 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"reflect"
 	"slices"
 	"strings"
 )
@@ -112,7 +113,7 @@ func sameWriter(a, b io.Writer) bool {
 	fa, okA := a.(*os.File)
 	fb, okB := b.(*os.File)
 	if !okA || !okB {
-		return !okA && !okB && a == b
+		return !okA && !okB && reflect.TypeOf(a).Comparable() && a == b
 	}
 	ia, errA := fa.Stat()
 	ib, errB := fb.Stat()

@@ -3,6 +3,11 @@
 # command with its output on channels of its own, and tells the exit code.
 PATH=/run/busybox
 cd /
+# What udev makes elsewhere.
+ln -s /proc/self/fd /dev/fd
+ln -s fd/0 /dev/stdin
+ln -s fd/1 /dev/stdout
+ln -s fd/2 /dev/stderr
 mkdir -p /dev/pts /dev/shm
 mount -t devpts devpts /dev/pts
 mount -t tmpfs tmpfs /dev/shm

@@ -28,6 +28,11 @@ modules=(
 	sch_ingress cls_bpf act_bpf sch_netem nf_tables
 )
 
+if ldd "$(command -v busybox)" >/dev/null 2>&1; then
+	echo "the busybox here needs libraries, which the first moments of a machine have not: install busybox-static" >&2
+	exit 1
+fi
+
 # unpack VMLINUZ FILE: the kernel in a bzImage (boot.rst of the kernel's documentation:
 # setup_sects, payload_offset, payload_length), which QEMU boots as it is. Behind the
 # compressed data stand four bytes with its size.
@@ -63,9 +68,13 @@ for deb in "$out"/debs/*.deb; do
 done
 
 # Drivers of hardware that the machine does not have are most of the modules.
-for unused in sound drivers/{gpu,media,infiniband,staging,iio,scsi,hwmon,usb,ata,isdn,input,nvme,mmc,mtd,md,target,message,platform,i2c,hid,video,firewire} \
-	drivers/net/{wireless,ethernet,can,usb,wwan} net/{mac80211,bluetooth,wireless,can} fs/{btrfs,xfs,ocfs2,gfs2,f2fs,jfs,nfs,nfsd,ceph,smb,ntfs3,reiserfs}; do
-	rm -rf "$out"/debs/unpacked/lib/modules/*/kernel/"$unused"
+unused=(
+	sound fs/{btrfs,xfs,ocfs2,gfs2,f2fs,jfs,nfs,nfsd,ceph,smb,ntfs3,reiserfs} net/{mac80211,bluetooth,wireless,can}
+	drivers/{ata,firewire,gpu,hid,hwmon,i2c,iio,infiniband,input,isdn,md,media,message,mmc,mtd,nvme,platform}
+	drivers/{scsi,staging,target,usb,video} drivers/net/{can,ethernet,usb,wireless,wwan}
+)
+for folder in "${unused[@]}"; do
+	rm -rf "$out"/debs/unpacked/lib/modules/*/kernel/"$folder"
 done
 mkdir -p "$out/root/lib/modules"
 cp -a "$out"/debs/unpacked/lib/modules/. "$out/root/lib/modules/"
