@@ -100,7 +100,7 @@ func (d *daemon) build() ([]task, error) {
 	}
 	tasks = append(tasks, tunnels...)
 	for i, n := range d.networkList {
-		stack, err := d.buildStack(n, attached[i].Device)
+		stack, err := d.buildStack(n, attached[i])
 		if err != nil {
 			return nil, err
 		}

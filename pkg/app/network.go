@@ -26,7 +26,7 @@ func (d *daemon) buildNetworks() ([]task, error) {
 	d.onClose("networks", networks.Close)
 	d.networkList, d.networks, d.bells = list, networks, newBells(list)
 	err = networks.Apply()
-	if err != nil && !slices.ContainsFunc(networks.Status(), func(r call.Realm) bool { return r.State != call.RealmDown }) {
+	if err != nil && !slices.ContainsFunc(networks.Attachments(), isThere) {
 		return nil, err
 	}
 	if err != nil {
@@ -36,15 +36,9 @@ func (d *daemon) buildNetworks() ([]task, error) {
 	return []task{{"networks", networks.Run}}, nil
 }
 
-// realmState is a realm's state now, or call.RealmDown for one that there is not.
-func (d *daemon) realmState(name string) string {
-	for _, r := range d.networks.Status() {
-		if r.Name == name {
-			return r.State
-		}
-	}
-	return call.RealmDown
-}
+// isThere reports whether a realm has its devices. Whether it is up is another question: that
+// takes a carrier, or a tunnel.
+func isThere(a realm.Attachment) bool { return len(a.Points) > 0 }
 
 // bells tell the parts of the daemon that a realm's network has changed.
 type bells struct {

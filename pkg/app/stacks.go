@@ -9,6 +9,8 @@ import (
 	"sync"
 	"time"
 
+	"golang.org/x/sys/unix"
+
 	"github.com/tandem-sbc/tandem/pkg/b2bua"
 	"github.com/tandem-sbc/tandem/pkg/call"
 	"github.com/tandem-sbc/tandem/pkg/realm"
@@ -74,9 +76,10 @@ func (s *stacks) Probe(ctx context.Context, realm string, target netip.AddrPort)
 
 // buildStack opens the SIP socket of a realm, now or, if its network is not there, as soon
 // as it is.
-func (d *daemon) buildStack(n realm.Network, device string) (task, error) {
-	stack, err := d.listen(n, device)
-	if err != nil && d.realmState(n.Name) == call.RealmUp {
+func (d *daemon) buildStack(n realm.Network, at realm.Attachment) (task, error) {
+	stack, err := d.listen(n, at.Device)
+	// A device or an address that is missing may come; a port that is taken stays so.
+	if err != nil && isThere(at) && !errors.Is(err, unix.ENODEV) && !errors.Is(err, unix.EADDRNOTAVAIL) {
 		return task{}, err
 	}
 	if err != nil {
@@ -92,7 +95,7 @@ func (d *daemon) buildStack(n realm.Network, device string) (task, error) {
 			case <-d.bells.realms[n.Name]:
 			case <-time.After(listenAgain):
 			}
-			if stack, err = d.listen(n, device); err == nil {
+			if stack, err = d.listen(n, at.Device); err == nil {
 				d.log.Info("SIP of the realm is up", "realm", n.Name)
 			}
 		}

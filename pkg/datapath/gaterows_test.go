@@ -73,7 +73,7 @@ func tellMTU(t *testing.T, in []byte, swap bool) []byte {
 		copy(link[6:], in[:6])
 	}
 	ip := &layers.IPv4{
-		Version: 4, TOS: 0xc0, TTL: 64, Flags: layers.IPv4DontFragment, Protocol: layers.IPProtocolICMPv4,
+		Version: 4, TOS: 0xc0, TTL: 64, Id: binary.BigEndian.Uint16(d.ip[4:]), Protocol: layers.IPProtocolICMPv4,
 		SrcIP: d.dest.Addr().AsSlice(), DstIP: d.source.Addr().AsSlice(),
 	}
 	icmp := &layers.ICMPv4{TypeCode: layers.CreateICMPv4TypeCode(3, 4), Seq: tunnelMTU}

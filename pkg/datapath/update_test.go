@@ -308,9 +308,15 @@ func TestLayOut(t *testing.T) {
 		full    bool
 	}{
 		{[]Realm{realm(1, Point{Ifindex: 7}), realm(2, tunnel(9))}, map[int]uint32{7: 0, 9: single}, false},
-		{[]Realm{realm(1, Point{Ifindex: 8, VLAN: 5}), realm(2, tunnel(10), tunnel(9))}, map[int]uint32{8: vlans, 9: single, 10: single + 1}, false},
+		{
+			[]Realm{realm(1, Point{Ifindex: 8, VLAN: 5}), realm(2, tunnel(10), tunnel(9))},
+			map[int]uint32{8: vlans, 9: single, 10: single + 1}, false,
+		},
 		// Entries of the former are not given out yet.
-		{[]Realm{realm(1, Point{Ifindex: 7}, Point{Ifindex: 8, VLAN: 5}), realm(2, Point{Ifindex: 8, OuterVLAN: 3, VLAN: 4})}, map[int]uint32{7: 0, 8: vlans}, false},
+		{
+			[]Realm{realm(1, Point{Ifindex: 7}, Point{Ifindex: 8, VLAN: 5}), realm(2, Point{Ifindex: 8, OuterVLAN: 3, VLAN: 4})},
+			map[int]uint32{7: 0, 8: vlans}, false,
+		},
 		{[]Realm{realm(1, Point{Ifindex: 11})}, nil, true},
 		{[]Realm{realm(2, tunnel(1), tunnel(2), tunnel(3))}, nil, true},
 		// A device that had a link layer, and has none.
@@ -342,7 +348,8 @@ func TestLayOut(t *testing.T) {
 // TestOldAbout: what engines wrote when a realm had one place is read as that place; and they read what is
 // written now, of which they know the first.
 func TestOldAbout(t *testing.T) {
-	const old = `{"ABI":1,"Netns":4,"Realms":[{"Number":2,"VLAN":201,"OuterVLAN":100,"Ifindex":7,"Addr":"192.0.2.2","First":20000,"Last":20999,"Flows":5}]}`
+	const old = `{"ABI":1,"Netns":4,"Realms":[{"Number":2,"VLAN":201,"OuterVLAN":100,"Ifindex":7,"Addr":"192.0.2.2",` +
+		`"First":20000,"Last":20999,"Flows":5}]}`
 	var was about
 	if err := json.Unmarshal([]byte(old), &was); err != nil {
 		t.Fatal(err)

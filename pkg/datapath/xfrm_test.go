@@ -148,10 +148,11 @@ func (w *trunk) connect(t *testing.T, i int) *tunnelEnd {
 			if way[1] == end.own {
 				window = " replay-window 64"
 			}
-			end.space.IP(t, fmt.Sprintf("xfrm state add src %s dst %s proto esp spi 0x%x reqid 1 mode tunnel%s aead rfc4106(gcm(aes)) %s 128 if_id 1 flag af-unspec",
-				way[0], way[1], 0x1001+n, window, key(n+1)))
+			end.space.IP(t, fmt.Sprintf("xfrm state add src %s dst %s proto esp spi 0x%x reqid 1 mode tunnel%s", way[0], way[1], 0x1001+n, window)+
+				fmt.Sprintf(" aead rfc4106(gcm(aes)) %s 128 if_id 1 flag af-unspec", key(n+1)))
 			for _, dir := range map[bool][]string{true: {"in", "fwd"}, false: {"out"}}[way[1] == end.own] {
-				end.space.IP(t, fmt.Sprintf("xfrm policy add src 0.0.0.0/0 dst 0.0.0.0/0 dir %s if_id 1 tmpl src %s dst %s proto esp reqid 1 mode tunnel", dir, way[0], way[1]))
+				end.space.IP(t, fmt.Sprintf("xfrm policy add src 0.0.0.0/0 dst 0.0.0.0/0 dir %s if_id 1", dir)+
+					fmt.Sprintf(" tmpl src %s dst %s proto esp reqid 1 mode tunnel", way[0], way[1]))
 			}
 		}
 	}

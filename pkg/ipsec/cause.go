@@ -47,12 +47,15 @@ type rule struct {
 // that sound as if the peer had no certificate. The lines are those of strongSwan 5.9.8 and 6.0.1.
 var rules = []rule{
 	{regexp.MustCompile(`(subject|issuer) certificate invalid \(valid from`), causeExpired},
-	{regexp.MustCompile(`certificate was revoked|is not trusted|no (trusted \S+ public key|trusted certificate|issuer certificate) found`), causeUntrusted},
-	{regexp.MustCompile(`constraint check failed: identity|ID '.*' (not confirmed|does not match)|no matching peer config found|no shared key found for`), causeIdentity},
+	{regexp.MustCompile(`certificate was revoked|is not trusted|` +
+		`no (trusted \S+ public key|trusted certificate|issuer certificate) found`), causeUntrusted},
+	{regexp.MustCompile(`constraint check failed: identity|ID '.*' (not confirmed|does not match)|` +
+		`no matching peer config found|no shared key found for`), causeIdentity},
 	{regexp.MustCompile(`no private key found for|building signature.* failed`), causeKey},
 	{regexp.MustCompile(`but MAC mismatched`), causePSK},
 	{regexp.MustCompile(`received AUTHENTICATION_FAILED notify`), causeAuth},
-	{regexp.MustCompile(`received NO_PROPOSAL_CHOSEN notify|no (acceptable|matching) proposal found|received proposals (un|in)acceptable|no acceptable \S+ found`), causeProposal},
+	{regexp.MustCompile(`received NO_PROPOSAL_CHOSEN notify|no (acceptable|matching) proposal found|` +
+		`received proposals (un|in)acceptable|no acceptable \S+ found`), causeProposal},
 	{regexp.MustCompile(`received TS_UNACCEPTABLE notify|traffic selectors .* (un|in)acceptable`), causeSelectors},
 	{regexp.MustCompile(`error writing to socket|giving up after \d+ retransmits|peer not responding`), causeUnreachable},
 	{regexp.MustCompile(`received (DELETE|delete) for IKE_SA`), causeDeleted},
@@ -124,10 +127,12 @@ func because(t Tunnel, cause, line string) failure {
 	}
 	switch cause {
 	case causePSK:
-		return say("pre-shared key or identities differ from those of peer %s; make psk the same on both sides, and compare local_id %q and remote_id %q with the peer's",
+		return say("pre-shared key or identities differ from those of peer %s; make psk the same on both sides, "+
+			"and compare local_id %q and remote_id %q with the peer's",
 			t.Remote, t.localID(), t.remoteID())
 	case causeAuth:
-		return say("peer %s does not accept our certificate %s; its log says why: it has to trust the issuer, expect the identity %q, and itself be remote_id %q",
+		return say("peer %s does not accept our certificate %s; its log says why: it has to trust the issuer, "+
+			"expect the identity %q, and itself be remote_id %q",
 			t.Remote, t.IKE.Certificate, t.localID(), t.remoteID())
 	case causeProposal:
 		return say("peer %s accepts none of our algorithms; compare proposals and esp_proposals with the peer's", t.Remote)
@@ -136,11 +141,13 @@ func because(t Tunnel, cause, line string) failure {
 	case causeUntrusted:
 		return say("certificate of peer %s is not issued by our ca %s; give the authority that issued it", t.Remote, t.IKE.CA)
 	case causeIdentity:
-		return say("peer %s is not who it should be; compare remote_id %q with the identity that the peer sends, and local_id %q with the one that it expects", t.Remote, t.remoteID(), t.localID())
+		return say("peer %s is not who it should be; compare remote_id %q with the identity that the peer sends, "+
+			"and local_id %q with the one that it expects", t.Remote, t.remoteID(), t.localID())
 	case causeSelectors:
 		return say("peer %s does not accept our traffic selectors; compare networks and the realm's address with the peer's", t.Remote)
 	case causeUnreachable:
-		return say("peer %s does not answer; check that it is there, and the way to it: local, gateway, vlan, and UDP port 500 in its firewall", t.Remote)
+		return say("peer %s does not answer; check that it is there, and the way to it: local, gateway, vlan, "+
+			"and UDP port 500 in its firewall", t.Remote)
 	case causeRefused:
 		return say("peer %s refuses; its log says why", t.Remote)
 	case causeNAT:

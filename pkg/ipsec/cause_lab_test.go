@@ -122,10 +122,11 @@ func TestNATTraversalAlways(t *testing.T) {
 	theirs := l.mirrored(tunnel)
 	theirs.NATTraversal = NATAuto
 	l.loadPeer(theirs)
-	l.supervise(tunnel).await("up", 20*time.Second, isUp)
+	s := l.supervise(tunnel)
+	s.await("up", 20*time.Second, isUp)
 	stream := l.stream()
-	time.Sleep(time.Second)
-	if sent, lost := stream.end(); sent < 10 || len(lost) > 0 {
+	s.await("traffic", 20*time.Second, func(c call.Tunnel) bool { return c.In.Packets >= 20 })
+	if sent, lost := stream.end(); len(lost) > 0 {
 		t.Errorf("of %d packets %d are lost: %v", sent, len(lost), lost)
 	}
 	l.in(l.ours, func() error {

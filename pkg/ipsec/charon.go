@@ -53,7 +53,8 @@ type process struct {
 func newCharon(run, node, realm, namespace, binary string) (*charon, error) {
 	c := &charon{binary: binary, folder: filepath.Join(run, short(node), short(realm)), namespace: namespace}
 	if n := len(c.socket()); n > maxSocket {
-		return nil, fmt.Errorf("socket %s has %d characters, and Linux allows %d: give a shorter ipsec.run", c.socket(), n, maxSocket)
+		return nil, fmt.Errorf("socket %s has %d characters, and Linux allows %d: give a shorter ipsec.run",
+			c.socket(), n, maxSocket)
 	}
 	if run == DefaultRun {
 		c.instance = escape(short(node) + "/" + short(realm))

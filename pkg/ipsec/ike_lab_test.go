@@ -3,7 +3,6 @@ package ipsec
 import (
 	"bytes"
 	"context"
-	"encoding/binary"
 	"fmt"
 	"log/slog"
 	"net"
@@ -474,91 +473,6 @@ func (l *ikeLab) deleteNamespace(path string) {
 	if err := netns.DeleteNamed(filepath.Base(path)); err != nil {
 		l.t.Fatal(err)
 	}
-}
-
-// calls sends 50 packets a second through the tunnel and has the peer send each back.
-type calls struct {
-	t        *testing.T
-	cancel   context.CancelFunc
-	done     sync.WaitGroup
-	mu       sync.Mutex
-	sent     uint32
-	answered map[uint32]bool
-}
-
-func (l *ikeLab) stream() *calls {
-	l.t.Helper()
-	var ours, theirs net.PacketConn
-	l.in(l.theirs, func() (err error) {
-		theirs, err = net.ListenPacket("udp4", netip.AddrPortFrom(peerInner, 4000).String())
-		return err
-	})
-	l.in(l.ours, func() (err error) {
-		ours, err = net.ListenPacket("udp4", netip.AddrPortFrom(ourInner, 4000).String())
-		return err
-	})
-	ctx, cancel := context.WithCancel(context.WithoutCancel(l.t.Context()))
-	s := &calls{t: l.t, cancel: cancel, answered: make(map[uint32]bool)}
-	s.done.Go(func() {
-		b := make([]byte, 64)
-		for {
-			n, from, err := theirs.ReadFrom(b)
-			if err != nil {
-				return
-			}
-			_, _ = theirs.WriteTo(b[:n], from)
-		}
-	})
-	s.done.Go(func() {
-		b := make([]byte, 64)
-		for {
-			n, _, err := ours.ReadFrom(b)
-			if err != nil {
-				return
-			}
-			if n >= 4 {
-				s.mu.Lock()
-				s.answered[binary.BigEndian.Uint32(b)] = true
-				s.mu.Unlock()
-			}
-		}
-	})
-	to := net.UDPAddrFromAddrPort(netip.AddrPortFrom(peerInner, 4000))
-	s.done.Go(func() {
-		tick := time.NewTicker(20 * time.Millisecond)
-		defer tick.Stop()
-		for {
-			select {
-			case <-ctx.Done():
-				// What is under way comes in.
-				time.Sleep(300 * time.Millisecond)
-				_ = ours.Close()
-				_ = theirs.Close()
-				return
-			case <-tick.C:
-				s.mu.Lock()
-				s.sent++
-				n := s.sent
-				s.mu.Unlock()
-				// What cannot be sent is lost, as on the wire.
-				_, _ = ours.WriteTo(binary.BigEndian.AppendUint32(nil, n), to)
-			}
-		}
-	})
-	l.t.Cleanup(func() { cancel(); s.done.Wait() })
-	return s
-}
-
-// end stops it and returns how many were sent, and which have no answer.
-func (s *calls) end() (sent int, lost []uint32) {
-	s.cancel()
-	s.done.Wait()
-	for n := uint32(1); n <= s.sent; n++ {
-		if !s.answered[n] {
-			lost = append(lost, n)
-		}
-	}
-	return int(s.sent), lost
 }
 
 func contains(t *testing.T, text string, words ...string) {

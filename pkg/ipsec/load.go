@@ -68,7 +68,8 @@ func readCredentials(t Tunnel, now time.Time) (credentials, error) {
 	}
 	for _, cert := range slices.Concat(own, authorities) {
 		if now.After(cert.NotAfter) || now.Before(cert.NotBefore) {
-			return bad(causeExpired, "our %s is valid from %s to %s", cert.Subject, cert.NotBefore.UTC().Format(time.RFC3339), cert.NotAfter.UTC().Format(time.RFC3339))
+			return bad(causeExpired, "our %s is valid from %s to %s",
+				cert.Subject, cert.NotBefore.UTC().Format(time.RFC3339), cert.NotAfter.UTC().Format(time.RFC3339))
 		}
 		if c.until.IsZero() || cert.NotAfter.Before(c.until) {
 			c.until = cert.NotAfter
@@ -78,7 +79,8 @@ func readCredentials(t Tunnel, now time.Time) (credentials, error) {
 		return bad(causeKey, "%s: %v", t.IKE.Key, err)
 	}
 	if id := t.localID(); !certifies(own[0], id) {
-		return bad(causeIdentity, "our certificate %s does not have the identity %q; set local_id to one that it has: %s", t.IKE.Certificate, id, strings.Join(identities(own[0]), ", "))
+		return bad(causeIdentity, "our certificate %s does not have the identity %q; set local_id to one that it has: %s",
+			t.IKE.Certificate, id, strings.Join(identities(own[0]), ", "))
 	}
 	for _, cert := range own {
 		c.chain = append(c.chain, cert.Raw)

@@ -39,6 +39,8 @@ type tunnel struct {
 	// current is what carries now; found is false if none does.
 	current sa
 	found   bool
+	// gone is the IKE_SA that charon has said to be at its end: it may be in one more listing.
+	gone string
 	// carryUntil is how long states in the kernel count that no charon answers for.
 	carryUntil time.Time
 
@@ -52,6 +54,9 @@ type tunnel struct {
 	until   time.Time
 	// sweepAt is when old manual keys have had their time; zero is never.
 	sweepAt time.Time
+	// failed is what the last attempt came to, and is counted if nothing carries all the same.
+	failed      *failure
+	failedSince time.Time
 	// probed is true if a rekeying has asked whether a silent peer is there.
 	probed bool
 
@@ -70,11 +75,11 @@ type sa struct {
 	child childSA
 }
 
-// carrying are the SAs of a tunnel that traffic can take.
-func carrying(name string, sas []ikeSA) []sa {
+// carrying are the SAs of a tunnel that traffic can take, without those of the IKE_SA gone.
+func carrying(name, gone string, sas []ikeSA) []sa {
 	var found []sa
 	for _, ike := range sas {
-		if ike.Name != name || ike.State == ikeConnecting || ike.State == "DELETING" || ike.State == "DESTROYING" {
+		if ike.Name != name || gone != "" && ike.ID == gone || ike.State == ikeConnecting || ike.State == "DELETING" || ike.State == "DESTROYING" {
 			continue
 		}
 		for _, child := range ike.Children {
@@ -106,6 +111,14 @@ func settle(found []sa) (stays sa, superfluous []sa) {
 	}
 	return stays, superfluous
 }
+
+// leastCarry is how long SAs in the kernel may do without a charon at least: a new one has to
+// start, and to negotiate new ones.
+const leastCarry = 15 * time.Second
+
+// carry is how long SAs count as carrying that no charon answers for. A peer that has gone
+// meanwhile goes unnoticed for as long.
+func (t *tunnel) carry() time.Duration { return max(t.IKE.noticed(), leastCarry) }
 
 // dueAttempt is true if a new attempt is to be made: nothing carries, nobody is trying, and
 // the last failure was long enough ago.
@@ -142,8 +155,13 @@ func (t *tunnel) fail(f failure, started, now time.Time) {
 // lose takes in why an SA that carried is gone; whether the tunnel is down by that is seen at
 // the next look. The next attempt need not wait.
 func (t *tunnel) lose(f failure, now time.Time) {
-	t.current.ike.ID = ""
+	t.gone, t.current.ike.ID, t.carryUntil = t.current.ike.ID, "", now
 	t.why, t.lost, t.tries, t.next = f, true, 0, now
+	if t.state != call.TunnelUp && t.state != call.TunnelUnverified {
+		// Its end was seen before its reason was heard.
+		t.failures[f.cause]++
+		t.report(now)
+	}
 }
 
 // report logs a failure: a new one at once, the same one again once a minute.
@@ -168,12 +186,9 @@ func (t *tunnel) move(installed bool, now time.Time) {
 		state, why = call.TunnelUp, failure{}
 	case installed:
 		state, why = call.TunnelUnverified, because(t.Tunnel, causeMonitor, t.silence())
-	case t.Keying == IKE && t.blocked == nil && (t.trying || t.why == failure{}):
+	case t.Keying == IKE && t.why == failure{}:
+		// An attempt after a failure is no other state: who watches would see it flicker.
 		state = call.TunnelConnecting
-	}
-	// An attempt after a failure is no other state: who watches would see it flicker.
-	if state == call.TunnelConnecting && t.state == call.TunnelDown && t.why != (failure{}) {
-		state = call.TunnelDown
 	}
 	if state == t.state {
 		t.why, t.lost = why, false

@@ -57,7 +57,7 @@ func TestCarrying(t *testing.T) {
 		t.Run(c.name, func(t *testing.T) {
 			s := ikeOf("1", "a", time.Minute, childOf("1", time.Minute))
 			c.change(&s)
-			if got := carrying("primary", []ikeSA{s}); len(got) != c.want {
+			if got := carrying("primary", "", []ikeSA{s}); len(got) != c.want {
 				t.Errorf("%d carry, want %d", len(got), c.want)
 			}
 		})
@@ -81,7 +81,7 @@ func TestSettle(t *testing.T) {
 	} {
 		for _, order := range []string{"", " reversed"} {
 			t.Run(c.name+order, func(t *testing.T) {
-				found := carrying("primary", c.sas)
+				found := carrying("primary", "", c.sas)
 				if order != "" {
 					slices.Reverse(found)
 				}
@@ -207,6 +207,54 @@ func TestEndOfAnSA(t *testing.T) {
 				t.Errorf("state %s, failures %v", x.state, x.failures)
 			}
 		})
+	}
+}
+
+// The reason may be heard after the end was seen.
+func TestReasonAfterTheEnd(t *testing.T) {
+	k := testKeeper(t)
+	x, now := k.tunnels[0], time.Unix(1e9, 0)
+	x.current = sa{ike: ikeOf("1", "a", time.Minute), child: childOf("1", time.Minute)}
+	x.move(true, now)
+	x.move(false, now)
+	line := build(t, map[string]any{"msg": "giving up after 3 retransmits", "ikesa-uniqueid": "1", "ikesa-name": "primary"})
+	for range 2 {
+		k.notice(vici.Event{Name: "log", Message: line}, now)
+	}
+	x.move(false, now)
+	if s := x.status(now, false, traffic{}); s.Cause != causeDPD || s.DPDFailures != 1 || s.Failures[causeDPD] != 1 || s.State != call.TunnelDown {
+		t.Errorf("%+v", s)
+	}
+}
+
+// charon says that it gives up before the SA is out of its listing, and out of the kernel.
+func TestReasonBeforeTheEnd(t *testing.T) {
+	k := testKeeper(t)
+	x, now := k.tunnels[0], time.Now()
+	x.trying = true // no attempt in this test
+	listed := []ikeSA{ikeOf("1", "a", time.Minute, childOf("1", time.Minute))}
+	local, remote := x.Local.Addr(), x.Remote
+	kernel := []state{
+		{id: stateID{dst: local, spi: 1000, proto: 50}, src: remote, ifID: 1}, {id: stateID{dst: remote, spi: 2000, proto: 50}, src: local, ifID: 1},
+	}
+	k.lookIKE(t.Context(), x, listed, kernel, nil, now)
+	line := build(t, map[string]any{"msg": "giving up after 3 retransmits", "ikesa-uniqueid": "1", "ikesa-name": "primary"})
+	k.notice(vici.Event{Name: "log", Message: line}, now)
+	k.lookIKE(t.Context(), x, listed, kernel, nil, now)
+	if s := x.status(now, false, traffic{}); s.State != call.TunnelDown || s.Cause != causeDPD || s.Failures[causeDPD] != 1 {
+		t.Errorf("%+v", s)
+	}
+}
+
+// An attempt that fails while another one has brought the tunnel up is no failure.
+func TestAttemptThatLost(t *testing.T) {
+	k := testKeeper(t)
+	x, now := k.tunnels[0], time.Now()
+	sas := []ikeSA{ikeOf("1", "a", time.Minute, childOf("1", time.Minute))}
+	k.ended(attempt{x, now, nil, errNoCharon})
+	k.lookIKE(t.Context(), x, sas, nil, nil, now)
+	if s := x.status(now, false, traffic{}); s.State != call.TunnelUp || len(s.Failures) != 0 {
+		t.Errorf("%+v", s)
 	}
 }
 

@@ -76,7 +76,7 @@ func TestParseIKEsOfNonsense(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			for _, s := range parseIKEs(build(t, parts)) {
-				if s.Age != 0 || s.answered() || len(carrying("primary", []ikeSA{s})) > 0 {
+				if s.Age != 0 || s.answered() || len(carrying("primary", "", []ikeSA{s})) > 0 {
 					t.Errorf("%+v", s)
 				}
 				for _, c := range s.Children {
@@ -297,7 +297,7 @@ func FuzzMessages(f *testing.F) {
 				t.Errorf("%+v", s)
 			}
 		}
-		if found := carrying("primary", sas); len(found) > 0 {
+		if found := carrying("primary", "", sas); len(found) > 0 {
 			stays, superfluous := settle(found)
 			if stays.child.Name != "primary" || len(superfluous) >= len(found) {
 				t.Errorf("of %+v stays %+v, and %+v go", found, stays, superfluous)

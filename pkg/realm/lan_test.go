@@ -185,7 +185,7 @@ func (l *lan) tune(t *testing.T, parameter, value string) {
 	sysctl(t, l.gateway, "neigh/tdmgw/"+parameter, value)
 }
 
-func sysctl(t *testing.T, s *netspace.Space, key, value string) {
+func sysctl(t testing.TB, s *netspace.Space, key, value string) {
 	t.Helper()
 	s.Do(func() {
 		if err := os.WriteFile(filepath.Join("/proc/sys/net/ipv4", key), []byte(value), 0); err != nil {

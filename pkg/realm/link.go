@@ -350,8 +350,9 @@ func (l link) adjust(v *view, in *space, d *device) error {
 		}
 	}
 	if l.priorities && !d.priorities {
+		// By name alone: with the index too, Linux 6.1 takes it for a renaming, and refuses that while it is up.
 		if err := in.handle.LinkModify(&netlink.Vlan{
-			LinkAttrs: netlink.LinkAttrs{Index: d.index, Name: d.name, TxQLen: -1}, VlanId: int(l.vlan),
+			LinkAttrs: netlink.LinkAttrs{Name: d.name, TxQLen: -1}, VlanId: int(l.vlan),
 			IngressQosMap: priorityMap(), EgressQosMap: priorityMap(),
 		}); err != nil {
 			return fmt.Errorf("802.1p priorities: %w", err)

@@ -13,8 +13,10 @@ import (
 // (the kernel's Documentation/networking/vrf.rst).
 const lastMetric = 4278198272
 
-// What devices of ours answer to, and to whom (N2, N5). rp_filter 1 is strict (RFC 3704); on
-// an xfrm interface the security association has told the source already.
+// What devices of ours answer to, and to whom (N2, N5). rp_filter 1 is strict (RFC 3704). On an
+// xfrm interface it is off: even the loose mode is strict on a device without address, and
+// drops what comes by another tunnel than the one that the route names. Its security
+// association has told the source already, and its selectors the addresses.
 var (
 	quiet = []setting{
 		{"ipv4/conf/%s/accept_redirects", "0"},
@@ -28,7 +30,7 @@ var (
 		{"ipv4/conf/%s/arp_ignore", "1"},
 		{"ipv4/conf/%s/arp_announce", "2"},
 	}, quiet...)
-	loose = append([]setting{{"ipv4/conf/%s/rp_filter", "2"}}, quiet...)
+	tunnelled = append([]setting{{"ipv4/conf/%s/rp_filter", "0"}}, quiet...)
 
 	// untagged is for an interface that only carries tagged frames.
 	untagged = []setting{{"ipv4/conf/%s/rp_filter", "1"}, {"ipv4/conf/%s/arp_ignore", "1"}}
@@ -42,12 +44,14 @@ var (
 		{"ipv6/conf/all/disable_ipv6", "1"},
 		{"ipv6/conf/default/disable_ipv6", "1"},
 	}
-	// host keeps sockets that are bound to no VRF from what comes in by one (N6).
+	// host keeps sockets that are bound to no VRF from what comes in by one (N6). rp_filter is left
+	// to each device.
 	host = []setting{
 		{"ipv4/tcp_l3mdev_accept", "0"},
 		{"ipv4/udp_l3mdev_accept", "0"},
 		{"ipv4/raw_l3mdev_accept", "0"},
 		{"ipv4/conf/all/accept_redirects", "0"},
+		{"ipv4/conf/all/rp_filter", "0"},
 	}
 )
 
@@ -197,10 +201,10 @@ func (p *planner) tunnel(rank int) {
 	}
 
 	name := TunnelDevice(p.Name, rank)
-	p.add(true, rank, link{name: name, index: p.table() + rank, settings: loose, shape: shape{
+	p.add(true, rank, link{name: name, index: p.table() + rank, settings: tunnelled, shape: shape{
 		kind: kindXFRM, parent: device, ifID: uint32(rank), master: VRFName(p.Name), mtu: t.MTU, alias: p.mark(t.Name).String(),
 	}})
-	p.add(false, 0, sysctls{device: name, list: loose})
+	p.add(false, 0, sysctls{device: name, list: tunnelled})
 	if rank == 1 {
 		own := netip.PrefixFrom(p.Address.Addr(), p.Address.Addr().BitLen())
 		p.add(true, 0, inet{device: VRFName(p.Name), prefix: own})

@@ -33,7 +33,7 @@ func TestPlan(t *testing.T) {
 			"link " + name + ": VRF of table " + table + ", up",
 			"route default metric 4278198272: unreachable default table " + table,
 			"sysctl " + name + ": " + quietWords,
-			"sysctl host: tcp_l3mdev_accept=0 udp_l3mdev_accept=0 raw_l3mdev_accept=0 conf/all/accept_redirects=0",
+			"sysctl host: tcp_l3mdev_accept=0 udp_l3mdev_accept=0 raw_l3mdev_accept=0 conf/all/accept_redirects=0 conf/all/rp_filter=0",
 			"rule VRF: 1000: lookup [l3mdev-table]",
 			"rule local: 32765: lookup local, none before the VRFs",
 		}
@@ -59,14 +59,14 @@ func TestPlan(t *testing.T) {
 		"route local 198.51.100.2/32 (outer side) table 255: local 198.51.100.2/32 dev tdmt.301 src 198.51.100.2 table 255",
 		"route 198.51.100.0/30 (outer side): 198.51.100.0/30 dev tdmt.301 src 198.51.100.2 table 254",
 		"link tdx1-carrier: xfrm interface 1 on tdmt.301, in tdm-carrier, MTU 1200, up",
-		"sysctl tdx1-carrier: rp_filter=2 " + quietWords,
+		"sysctl tdx1-carrier: rp_filter=0 " + quietWords,
 		"address 10.60.0.1 tdm-carrier: 10.60.0.1/32 on tdm-carrier",
 		"route local 10.60.0.1/32: local 10.60.0.1/32 dev tdm-carrier src 10.60.0.1 table 12000",
 		"route default metric 2 (outer side): default via 198.51.100.1 dev tdmt.301 src 198.51.100.2 table 254",
 		"route default (outer side) table 2: default via 198.51.100.1 dev tdmt.301 src 198.51.100.2 table 2",
 		"rule 1002 (outer side): 1002: from 198.51.100.2/32 to 203.0.113.7/32 lookup 2",
 		"link tdx2-carrier: xfrm interface 2 on tdmt.301, in tdm-carrier, MTU 1200, up",
-		"sysctl tdx2-carrier: rp_filter=2 " + quietWords,
+		"sysctl tdx2-carrier: rp_filter=0 " + quietWords,
 	}
 	for _, row := range []struct {
 		name   string

@@ -83,6 +83,7 @@ func newRig(t testing.TB) *rig {
 // trunk makes the trunk.
 func (r *rig) trunk(t testing.TB) {
 	r.home.IP(t, "link add "+trunk+" type veth peer name "+farTrunk+" netns "+r.far.Path)
+	sysctl(t, r.home, "../ipv6/conf/"+trunk+"/disable_ipv6", "1") // duplicate address detection makes events of its own
 	r.far.IP(t, "link set "+farTrunk+" up")
 }
 

@@ -179,6 +179,9 @@ func removeDevices(ns netns.NsHandle) error {
 	}
 	defer handle.Close()
 	links, err := handle.LinkList()
+	for errors.Is(err, netlink.ErrDumpInterrupted) { // somebody else's device came or went meanwhile
+		links, err = handle.LinkList()
+	}
 	if err != nil {
 		return fmt.Errorf("listing devices: %w", err)
 	}

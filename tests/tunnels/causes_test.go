@@ -131,7 +131,7 @@ func TestCauses(t *testing.T) {
 	l.run(t, netlab.TrunkOptions{Metrics: metricsAddress, IKE: map[string][]string{"tunnel-03": certified, "tunnel-05": certified}})
 	want := map[string]struct{ cause, word string }{
 		"tunnel-01": {"psk-mismatch", "pre-shared key"}, "tunnel-02": {"proposal-mismatch", "proposal"},
-		"tunnel-03": {"certificate-expired", "expired"}, "tunnel-04": {"unreachable", "answer"},
+		"tunnel-03": {"certificate-expired", "not valid"}, "tunnel-04": {"unreachable", "answer"},
 	}
 	l.await(t, "each tunnel has its cause", func() string {
 		var left []string

@@ -78,12 +78,12 @@ func heard(t *testing.T, conn net.PacketConn) bool {
 // get reads the metrics at an address, from a host.
 func (l *lab) get(t *testing.T, host, device, address string) (string, error) {
 	t.Helper()
-	conn, err := l.dial(t, host, device, address)
+	conn, err := l.dial(t, host, device, address, patience)
 	if err != nil {
 		return "", err
 	}
 	defer conn.Close()
-	client := http.Client{Timeout: 5 * time.Second, Transport: &http.Transport{
+	client := http.Client{Timeout: patience, Transport: &http.Transport{
 		DisableKeepAlives: true,
 		DialContext:       func(context.Context, string, string) (net.Conn, error) { return conn, nil },
 	}}
@@ -96,10 +96,10 @@ func (l *lab) get(t *testing.T, host, device, address string) (string, error) {
 	return string(body), err
 }
 
-func (l *lab) dial(t *testing.T, host, device, address string) (conn net.Conn, err error) {
+func (l *lab) dial(t *testing.T, host, device, address string, limit time.Duration) (conn net.Conn, err error) {
 	t.Helper()
 	err = l.Do(host, func() (err error) {
-		dialer := net.Dialer{Timeout: silence, Control: through(device)}
+		dialer := net.Dialer{Timeout: limit, Control: through(device)}
 		conn, err = dialer.DialContext(t.Context(), "tcp4", address)
 		return err
 	})
@@ -129,7 +129,7 @@ func managementIsApart(t *testing.T, l *lab) {
 	// reaches lists what of the gateway a host gets at an address.
 	reaches := func(host, device string, address netip.Addr) (found []string) {
 		for _, port := range []uint16{9464, ssh} {
-			if conn, err := l.dial(t, host, device, netip.AddrPortFrom(address, port).String()); err == nil {
+			if conn, err := l.dial(t, host, device, netip.AddrPortFrom(address, port).String(), silence); err == nil {
 				conn.Close()
 				found = append(found, fmt.Sprintf("TCP %d", port))
 			}

@@ -42,8 +42,7 @@ static __always_inline void write_too_large(struct too_large *answer, __u16 mtu)
 		to[i] = from[i];
 	answer->ip.version_tos = VERSION_TOS_CONTROL;
 	answer->ip.total_length = bpf_htons(sizeof(*answer));
-	answer->ip.id = 0;
-	answer->ip.fragment = IP_DONT_FRAGMENT;
+	answer->ip.fragment = 0; /* a tunnel that it goes back by looks at the skb's length: see tell_mtu */
 	answer->ip.ttl_protocol = TTL_ICMP;
 	answer->ip.checksum = 0;
 	answer->ip.source = answer->quoted.dest;
@@ -97,8 +96,12 @@ static __always_inline int tell_mtu(struct packet *p)
 		return DROP_FRAGMENTATION_NEEDED;
 	}
 	forget(p->skb);
-	if (!bpf_skb_change_tail(p->skb, len, 0))
-		p->action = bpf_redirect(p->device, 0);
+	/*
+	 * The kernel does not shorten what it takes for encapsulated, as it does ESP of a sender on the same
+	 * machine. Then he gets his own bytes behind the answer, whose length tells where it ends.
+	 */
+	bpf_skb_change_tail(p->skb, len, 0);
+	p->action = bpf_redirect(p->device, 0);
 	return DROP_FRAGMENTATION_NEEDED;
 }
 
