@@ -84,7 +84,7 @@ func (d *daemon) buildTunnels() ([]task, error) {
 	d.outages = newOutages(d.cfg.Realms, d.gateway.HangupRealm)
 	d.onClose("outages", d.outages.close)
 	options := ipsec.Options{Node: d.cfg.Node, Run: d.cfg.IPsec.Run, Charon: d.cfg.IPsec.Charon, Changed: d.tunnelChanged, Log: d.log}
-	var tunnelled []string
+	var withIKE []string
 	for _, n := range d.networkList {
 		if len(n.Tunnels) == 0 {
 			continue
@@ -100,13 +100,15 @@ func (d *daemon) buildTunnels() ([]task, error) {
 			r.Tunnels = append(r.Tunnels, ipsec.Tunnel{Config: t, Device: realm.TunnelDevice(n.Name, rank), IfID: uint32(rank)})
 		}
 		options.Realms = append(options.Realms, r)
-		tunnelled = append(tunnelled, n.Name)
+		if slices.ContainsFunc(r.Tunnels, func(t ipsec.Tunnel) bool { return t.Keying == ipsec.IKE }) {
+			withIKE = append(withIKE, n.Name)
+		}
 		d.trunks.RealmDown(n.Name, "its tunnel is not known to be up yet")
 	}
-	if ended, err := ipsec.Sweep(d.cfg.IPsec.Run, d.cfg.Node, tunnelled); err != nil {
-		d.log.Error("IKE daemons of realms that are not configured any more may be left", "error", err)
+	if ended, err := ipsec.Sweep(d.cfg.IPsec.Run, d.cfg.Node, withIKE); err != nil {
+		d.log.Error("IKE daemons of realms that have none any more may be left", "error", err)
 	} else if ended > 0 {
-		d.log.Info("IKE daemons of realms that are not configured any more were ended", "daemons", ended)
+		d.log.Info("IKE daemons of realms that have none any more were ended", "daemons", ended)
 	}
 	if len(options.Realms) == 0 {
 		return nil, nil

@@ -367,7 +367,8 @@ func (k *keeper) clean(states []state, sas []ikeSA, now time.Time) {
 				k.log.Warn("security association of an earlier charon is left", "realm", k.realm.Name, "tunnel", t.Name, "error", err)
 				continue
 			}
-			k.log.Info("security association of an earlier charon is removed", "realm", k.realm.Name, "tunnel", t.Name, "spi", fmt.Sprintf("%#x", s.id.spi))
+			k.log.Info("security association of an earlier charon is removed",
+				"realm", k.realm.Name, "tunnel", t.Name, "spi", fmt.Sprintf("%#x", s.id.spi))
 		}
 	}
 }

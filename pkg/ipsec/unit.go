@@ -18,7 +18,9 @@ func unitInstalled() bool {
 	if _, err := os.Stat("/run/systemd/system"); err != nil {
 		return false
 	}
-	for _, folder := range []string{"/etc/systemd/system", "/run/systemd/system", "/usr/local/lib/systemd/system", "/usr/lib/systemd/system", "/lib/systemd/system"} {
+	for _, folder := range []string{
+		"/etc/systemd/system", "/run/systemd/system", "/usr/local/lib/systemd/system", "/usr/lib/systemd/system", "/lib/systemd/system",
+	} {
 		if _, err := os.Stat(filepath.Join(folder, unit)); err == nil {
 			return true
 		}

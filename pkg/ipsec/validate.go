@@ -152,7 +152,8 @@ func (c Config) validateMonitor(l *invalid.List) {
 		a, err := netip.ParseAddr(c.Monitor)
 		switch {
 		case err != nil:
-			l.Add("monitor", invalid.Suggest(c.Monitor, []string{MonitorAuto, MonitorNone}, "give auto, none or an IPv4 address"), "%q is no address", c.Monitor)
+			l.Add("monitor", invalid.Suggest(c.Monitor, []string{MonitorAuto, MonitorNone}, "give auto, none or an IPv4 address"),
+				"%q is no address", c.Monitor)
 		case !isHost(a):
 			l.Add("monitor", "give an IPv4 address behind the peer", "%s is no IPv4 host's address", a)
 		case !slices.ContainsFunc(c.Networks, func(p netip.Prefix) bool { return p.Contains(a) }):

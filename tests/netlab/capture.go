@@ -116,30 +116,34 @@ func (c *Capture) close() {
 	}
 }
 
-// run reads blocks until it is told to stop and has seen the kernel hand over what
-// was in the block it was filling.
+// run reads blocks until it is told to stop and has seen the kernel hand over what was in
+// the block it was filling.
 func (c *Capture) run() {
 	defer close(c.done)
 	poll := []unix.PollFd{{Fd: int32(c.fd), Events: unix.POLLIN}}
-	var quietSince time.Time
+	var stopped time.Time
 	for block := 0; ; {
+		select {
+		case <-c.stop:
+			if stopped.IsZero() {
+				stopped = time.Now()
+			}
+		default:
+		}
 		desc := (*unix.TpacketBlockDesc)(unsafe.Pointer(&c.ring[block*blockSize]))
 		header := (*unix.TpacketHdrV1)(unsafe.Pointer(&desc.Hdr))
 		if atomic.LoadUint32(&header.Block_status)&unix.TP_STATUS_USER != 0 {
+			begun := time.Unix(int64(header.Ts_first_pkt.Sec), int64(header.Ts_first_pkt.Usec)) // nanoseconds in version 3
+			if !stopped.IsZero() && begun.After(stopped) {
+				return
+			}
 			c.read(c.ring[block*blockSize:][:blockSize], header)
 			atomic.StoreUint32(&header.Block_status, unix.TP_STATUS_KERNEL)
 			block = (block + 1) % blockCount
-			quietSince = time.Time{}
 			continue
 		}
-		select {
-		case <-c.stop:
-			if quietSince.IsZero() {
-				quietSince = time.Now()
-			} else if time.Since(quietSince) > 4*blockTimeout {
-				return
-			}
-		default:
+		if !stopped.IsZero() && time.Since(stopped) > 4*blockTimeout {
+			return
 		}
 		_, err := unix.Poll(poll, int(2*blockTimeout.Milliseconds()))
 		if err != nil && !errors.Is(err, unix.EINTR) {

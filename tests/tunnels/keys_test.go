@@ -46,7 +46,16 @@ func TestRekey(t *testing.T) {
 	logs := l.watch(t, netlab.Platform, netlab.CarrierA, netlab.CarrierB)
 	callers := []agent{l.call(t, netlab.Platform, netlab.PrefixA, 1), l.call(t, netlab.Platform, netlab.PrefixB, 1)}
 	wait(t, callers...)
-	media(t, 2, logs()...)
+	report := media(t, 2, logs()...)
+	for _, at := range report.LostAt {
+		t.Logf("lost at %v", at.Format("15:04:05.000"))
+	}
+	if t.Failed() {
+		for _, site := range []string{netlab.CarrierA, netlab.CarrierB} {
+			t.Logf("drops at %s:\n%s", site, drops(l.sh(t, site, "cat /proc/net/xfrm_stat")))
+			t.Logf("drops at the gateway's side of %s:\n%s", site, drops(l.sh(t, netlab.Gateway, fmt.Sprintf("ip netns exec tdm-%s-%s cat /proc/net/xfrm_stat", l.ID(), site))))
+		}
+	}
 	for name, want := range map[string]struct{ ike, child uint64 }{"a-primary": {1, 1}, "b-primary": {3, 6}} {
 		tunnel := l.tunnel(t, name)
 		t.Logf("%s: %d new keys of IKE, %d of ESP", name, tunnel.IKERekeys, tunnel.ChildRekeys)
@@ -55,6 +64,17 @@ func TestRekey(t *testing.T) {
 				name, tunnel.IKERekeys, tunnel.ChildRekeys, want.ike, want.child, tunnel.State)
 		}
 	}
+}
+
+// drops are the lines of /proc/net/xfrm_stat that count something.
+func drops(stat string) string {
+	var lines []string
+	for line := range strings.Lines(stat) {
+		if fields := strings.Fields(line); len(fields) == 2 && fields[1] != "0" {
+			lines = append(lines, line)
+		}
+	}
+	return strings.Join(lines, "")
 }
 
 // manualKey is a line of a key file: an SPI and 36 octets of AES-256 key and salt.
