@@ -22,8 +22,8 @@ import (
 
 // The demo's calls: enough to be seen, few enough for two cores, and for two that are emulated.
 const (
-	demoCalls, machineCalls = 240, 80
-	demoRate, machineRate   = 12.0, 4.0         // per second, over all directions
+	demoCalls, machineCalls = 240, 24
+	demoRate, machineRate   = 12.0, 1.0         // per second, over all directions
 	demoPackets             = 150               // of 20 ms, each way
 	demoTalk                = 5 * time.Second   // a call, with time to spare for a machine that is late
 	demoTimeout             = 150 * time.Second // for all of it

@@ -19,7 +19,8 @@ type outcome struct {
 	Answered int `json:"answered"`
 	Failed   int `json:"failed"`
 	// Packets counted by captures on the peers' interfaces. RTPLost leaves out what was lost
-	// while the primary tunnel was dead and traffic not yet on the backup: RTPLostInCut.
+	// while the primary tunnel was dead and traffic not yet on the backup, and when it went back:
+	// RTPLostInCut.
 	RTPSent      uint64 `json:"rtp_sent"`
 	RTPReceived  uint64 `json:"rtp_received"`
 	RTPLost      uint64 `json:"rtp_lost"`
@@ -67,7 +68,9 @@ func (o *outcome) count(calls []netlab.Call, media netlab.MediaReport) {
 	o.Failed = max(o.Calls-o.Answered, o.failedAtCallers)
 	o.RTPSent, o.RTPReceived = media.Sent, media.Received
 	for _, at := range media.LostAt {
-		if !o.cutAt.IsZero() && at.After(o.cutAt.Add(-cutMargin)) && at.Before(o.cutAt.Add(awayLimit)) {
+		inCut := at.After(o.cutAt.Add(-cutMargin)) && at.Before(o.cutAt.Add(awayLimit))
+		inReturn := at.After(o.mendedAt) && at.Before(o.mendedAt.Add(returnLimit))
+		if !o.cutAt.IsZero() && (inCut || inReturn) {
 			o.RTPLostInCut++
 		}
 	}
@@ -81,8 +84,12 @@ func (o *outcome) count(calls []netlab.Call, media netlab.MediaReport) {
 	}
 }
 
-// cutMargin is for packets that are under way when the cable is cut.
-const cutMargin = 200 * time.Millisecond
+// cutMargin is for packets that are under way when the cable is cut, returnLimit for those that are
+// when the primary tunnel takes over again: both ends change, each by itself.
+const (
+	cutMargin   = 200 * time.Millisecond
+	returnLimit = 15 * time.Second
+)
 
 // countCut takes over what the cut of the primary tunnel did to running calls.
 func (o *outcome) countCut(cut, mended time.Time, logs []*netlab.Log) {
@@ -178,7 +185,7 @@ func (o *outcome) print(w io.Writer, path string) {
 		dscp = "NOT all EF (46)"
 	}
 	fmt.Fprintf(w, "\n  %-20s %d made, %d answered, %d failed\n", "calls", o.Calls, o.Answered, o.Failed)
-	fmt.Fprintf(w, "  %-20s %s sent, %s received, %d lost, and %d lost in the cut; each compared byte for byte\n",
+	fmt.Fprintf(w, "  %-20s %s sent, %s received, %d lost, and %d in the cut and the return; each compared byte for byte\n",
 		"RTP at the peers", grouped(o.RTPSent), grouped(o.RTPReceived), o.RTPLost, o.RTPLostInCut)
 	fmt.Fprintf(w, "  %-20s tunnel %s lost every packet for %.1f s: running calls' media was away for %d ms at most, then went by %s\n",
 		"cut", o.Cut, o.mendedAt.Sub(o.cutAt).Seconds(), o.MediaAwayMS, o.Backup)

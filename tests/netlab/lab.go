@@ -9,6 +9,7 @@ import (
 	"sync"
 
 	"github.com/vishvananda/netns"
+	"golang.org/x/sys/unix"
 )
 
 // Lab is a topology made real. Its methods are safe for use by several goroutines.
@@ -18,6 +19,7 @@ type Lab struct {
 	lock     *os.File
 	topology Topology
 	hosts    map[string]netns.NsHandle
+	stamps   int
 	launcher *launcher
 	procs    processes
 	// What follows the network in the background ends with followers and is waited for.
@@ -48,6 +50,7 @@ func Up(ctx context.Context, t Topology) (_ *Lab, err error) {
 		lock:     lock,
 		topology: t,
 		hosts:    make(map[string]netns.NsHandle, len(t.Hosts)),
+		stamps:   -1,
 		launcher: newLauncher(),
 		procs:    processes{set: make(map[*Process]struct{})},
 	}
@@ -57,6 +60,9 @@ func Up(ctx context.Context, t Topology) (_ *Lab, err error) {
 			err = errors.Join(err, lab.Close())
 		}
 	}()
+	if lab.stamps, err = keepStamps(); err != nil {
+		return nil, err
+	}
 	if err := os.Mkdir(lab.dir, 0o755); err != nil {
 		return nil, fmt.Errorf("lab directory: %w", err)
 	}
@@ -89,6 +95,20 @@ func Up(ctx context.Context, t Topology) (_ *Lab, err error) {
 	return lab, nil
 }
 
+// keepStamps makes the kernel stamp packets until the result is closed. Else each ping and the
+// like switches that on and off, which patches the kernel's code, and QEMU's emulation of
+// several processors crashes on that now and then ("Oops: int3").
+func keepStamps() (int, error) {
+	fd, err := unix.Socket(unix.AF_INET, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0)
+	if err == nil {
+		err = unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_TIMESTAMP, 1)
+	}
+	if err != nil {
+		return fd, fmt.Errorf("time stamps of packets: %w", err)
+	}
+	return fd, nil
+}
+
 // Close ends every process of the lab and removes its namespaces with all that is in
 // them, what its gateway has pinned, the namespaces that it has made and the processes that
 // it has left in them, and the lab's directory. It may be called more than once,
@@ -98,6 +118,9 @@ func (l *Lab) Close() error {
 		l.unfollow()
 		l.following.Wait()
 		errs := []error{l.killAll(), removeNode(l.id)}
+		if l.stamps >= 0 {
+			errs = append(errs, unix.Close(l.stamps))
+		}
 		l.launcher.close()
 		for _, h := range l.topology.Hosts {
 			ns, ok := l.hosts[h.Name]

@@ -53,7 +53,7 @@ func callsInAllDirections(t *testing.T, l *lab, engine string) {
 	captured := logs()
 	report := media(t, each*len(ways), captured...)
 	// A busy machine may end a call before the last of what was to be said.
-	if all := uint64(each * len(ways) * 2 * packets(l.talk)); report.Sent < all*8/10 {
+	if all := uint64(each * len(ways) * 2 * packets(l.talk)); report.Sent < all/2 {
 		t.Errorf("%d packets were sent of %d", report.Sent, all)
 	}
 	if !report.DSCPOnly(netlab.MediaDSCP) {

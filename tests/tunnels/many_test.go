@@ -139,6 +139,7 @@ func repair(t *testing.T, l *lab) {
 		repairs := l.realm(t, realm).Repairs
 		start := time.Now()
 		l.sh(t, netlab.Gateway, harm)
+		done := time.Since(start)
 		l.await(t, "repaired: "+harm, func() string {
 			if strings.HasPrefix(harm, "ip rule") { // the host's own, not the realm's
 				if now := l.kernel(t); !slices.Equal(now, before) {
@@ -157,7 +158,7 @@ func repair(t *testing.T, l *lab) {
 		if now := l.kernel(t); !slices.Equal(now, before) {
 			t.Errorf("after %q: %s", harm, differs(before, now))
 		}
-		t.Logf("%s: repaired after %v", harm, time.Since(start).Round(time.Millisecond))
+		t.Logf("%s took %v, repaired after %v", harm, done.Round(time.Millisecond), time.Since(start).Round(time.Millisecond))
 	}
 }
 
