@@ -192,7 +192,8 @@ static __always_inline int guard(struct packet *p)
 			return p->stack;
 		if (is_denied(p))
 			return DROP_DENIED;
-		/* The stack would take a packet for an address of its own from any device (weak host model). */
+		/* The stack would take a packet for an address of its own from any device (weak host model).
+		 */
 		return is_known(p->ip->dest, 0, KNOWN_LOCAL) || is_astray(p) ? DROP_WRONG_REALM : p->stack;
 	}
 	if (p->stack == CARRY_ON) {

@@ -52,8 +52,7 @@ static __always_inline void write_too_large(struct too_large *answer, __u16 mtu)
 	answer->checksum = 0;
 	answer->unused = 0;
 	answer->mtu = bpf_htons(mtu);
-	answer->checksum =
-		checksum_close(sum_of(&answer->type_code, sizeof(*answer) - sizeof(answer->ip)));
+	answer->checksum = checksum_close(sum_of(&answer->type_code, sizeof(*answer) - sizeof(answer->ip)));
 }
 
 /* To whom the frame came from. */

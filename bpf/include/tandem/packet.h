@@ -33,8 +33,8 @@
 #define IP_FRAGMENT_OFFSET bpf_htons(0x1fff)
 #define IP_FRAGMENT	   bpf_htons(0x3fff) /* more fragments, or an offset */
 #define IP_DONT_FRAGMENT   bpf_htons(0x4000)
-#define TOS_DSCP	   0x00fc	     /* in the word version_tos */
-#define TC_ACT_UNSPEC	   -1		     /* linux/pkt_cls.h */
+#define TOS_DSCP	   0x00fc /* in the word version_tos */
+#define TC_ACT_UNSPEC	   -1	  /* linux/pkt_cls.h */
 #define TC_ACT_SHOT	   2
 #define TTL_ONE		   0x0100 /* in the word ttl_protocol */
 
