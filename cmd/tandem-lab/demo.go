@@ -35,6 +35,11 @@ const (
 // What happens to the primary tunnel in mid-demo, in parts of the time in which calls begin.
 const (
 	cutAt, cutFor = 0.3, 0.3
+	// cutPackets have passed before it, and calls are up.
+	cutPackets = 200
+	// awayLeast is less than any fault of a tunnel takes to be noticed: who was away for less
+	// had no media there.
+	awayLeast = 200 * time.Millisecond
 	// awayLimit is how long running calls' media may be away (I6).
 	awayLimit = 2 * time.Second
 )
@@ -256,7 +261,7 @@ func (d *demo) watch(ctx context.Context) error {
 	tick := time.NewTicker(interval)
 	defer tick.Stop()
 	calling := time.Duration(float64(d.calls) / d.rate * float64(time.Second))
-	cut, mend := time.After(time.Duration(cutAt*float64(calling))), (<-chan time.Time)(nil)
+	var mend <-chan time.Time
 
 	callersDone := make(chan error, 1)
 	go func() {
@@ -285,11 +290,6 @@ func (d *demo) watch(ctx context.Context) error {
 			d.stopCallers()
 			<-callersDone
 			return fmt.Errorf("the daemon ended in mid-call: %w", d.gateway.Wait())
-		case <-cut:
-			if err := d.cutPrimary(); err != nil {
-				return err
-			}
-			mend = time.After(time.Duration(cutFor * float64(calling)))
 		case <-mend:
 			if err := d.mendPrimary(); err != nil {
 				return err
@@ -311,6 +311,14 @@ func (d *demo) watch(ctx context.Context) error {
 				return err
 			}
 			d.view.show(s)
+			// A slow machine takes a while to its first media; a cut that hits none shows nothing.
+			due := s.elapsed >= time.Duration(cutAt*float64(calling))
+			if talking := s.kernel+s.userspace >= cutPackets; d.cut.IsZero() && due && talking && s.active > 0 {
+				if err := d.cutPrimary(); err != nil {
+					return err
+				}
+				mend = time.After(time.Duration(cutFor * float64(calling)))
+			}
 		}
 	}
 }

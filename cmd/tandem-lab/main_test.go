@@ -151,6 +151,7 @@ func TestOutcome(t *testing.T) {
 		{"one packet went through user space", func(o *outcome) { o.UserspacePackets = 1 }, "through user space"},
 		{"the engine missed packets", func(o *outcome) { o.KernelPackets = 71959 }, "the engine counted"},
 		{"media was away for too long", func(o *outcome) { o.MediaAwayMS = 2001 }, "2001 ms"},
+		{"the cut hit nobody", func(o *outcome) { o.MediaAwayMS = 0 }, "hit no running call"},
 		{"the cut did not come", func(o *outcome) { o.cutAt = time.Time{} }, "not cut"},
 		{"a tunnel stays down", func(o *outcome) { o.TunnelsUp = 0 }, "0 of 1 tunnels"},
 		{"clear text on the wire", func(o *outcome) { o.WireOther = 1 }, "neither ESP"},

@@ -146,6 +146,7 @@ func (o *outcome) failure() error {
 	check(o.RTPSent > 0, "no RTP was sent")
 	check(o.RTPLost == 0, "%d RTP packets were lost", o.RTPLost)
 	check(!o.cutAt.IsZero() && !o.mendedAt.IsZero(), "the primary tunnel was not cut and mended while there were calls")
+	check(o.MediaAwayMS >= awayLeast.Milliseconds(), "the cut of tunnel %s hit no running call: media was away for %d ms", o.Cut, o.MediaAwayMS)
 	check(o.MediaAwayMS <= awayLimit.Milliseconds(), "media was away for %d ms when tunnel %s was cut, %v is the limit", o.MediaAwayMS, o.Cut, awayLimit)
 	check(o.TunnelsUp == len(o.tunnels), "%d of %d tunnels are up at the end", o.TunnelsUp, len(o.tunnels))
 	check(o.WireESP > 0 && o.WireIKE > 0, "there was no ESP or no IKE on the wire")
