@@ -24,8 +24,8 @@ import (
 const (
 	demoCalls, machineCalls = 240, 24
 	demoRate, machineRate   = 12.0, 1.0         // per second, over all directions
-	demoPackets             = 150               // of 20 ms, each way
-	demoTalk                = 5 * time.Second   // a call, with time to spare for a machine that is late
+	demoPackets             = 300               // of 20 ms, each way: calls outlast the cut
+	demoTalk                = 10 * time.Second  // a call, with time to spare for a machine that is late
 	demoTimeout             = 150 * time.Second // for all of it
 	readyTimeout            = 60 * time.Second  // for tunnels and trunks
 	endGrace                = 8 * time.Second   // for the callees to see their last BYE
@@ -151,6 +151,8 @@ func (d *demo) run(ctx context.Context) (_ *outcome, err error) {
 	o := netlab.TrunkOptions{
 		Sites: sites, Engine: d.engine,
 		Realms: map[string][]string{netlab.CarrierA: {"return_after: 2s"}},
+		// An emulated machine is late itself; the default is 300 ms.
+		Tunnels: map[string][]string{"a-primary": {"monitor_interval: 200ms"}},
 	}
 	if d.gateway, err = d.lab.StartTrunkGateway(ctx, d.daemon, o, nil); err != nil {
 		return nil, err
