@@ -25,7 +25,6 @@ for group in "$@"; do
 		[ -e /usr/include/stdlib.h ] || missing+=(libc6-dev)
 		;;
 	vm)
-		need qemu-system-x86_64 qemu-system-x86
 		need mmdebstrap mmdebstrap
 		[ -e /usr/share/keyrings/debian-archive-keyring.gpg ] || missing+=(debian-archive-keyring)
 		need depmod kmod

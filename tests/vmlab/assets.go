@@ -45,6 +45,16 @@ func (a *assets) root() string                { return filepath.Join(a.dir, "roo
 func (a *assets) kernel(series string) string { return filepath.Join(a.dir, series+".kernel") }
 func (a *assets) initrd(series string) string { return filepath.Join(a.dir, series+".initrd") }
 
+// qemu is the command of QEMU, by its own loader: the host may have another C library.
+func (a *assets) qemu() []string {
+	usr := filepath.Join(a.dir, "qemu", "usr")
+	libraries := filepath.Join(usr, "lib", "x86_64-linux-gnu")
+	return []string{
+		filepath.Join(libraries, "ld-linux-x86-64.so.2"), "--library-path", libraries, filepath.Join(usr, "bin", "qemu-system-x86_64"),
+		"-L", filepath.Join(usr, "share", "qemu"), "-L", filepath.Join(usr, "share", "seabios"),
+	}
+}
+
 // Close lets others remove the assets.
 func (a *assets) Close() error { return a.lock.Close() }
 
@@ -93,7 +103,7 @@ func able() error {
 		return errors.New("this needs root, for the owners of the files in the machine: run it with sudo")
 	}
 	var missing []string
-	for _, name := range []string{qemu, "mmdebstrap", "dpkg", "busybox", "depmod", "modprobe", "xz", "zstd"} {
+	for _, name := range []string{"mmdebstrap", "dpkg", "busybox", "depmod", "modprobe", "xz", "zstd"} {
 		if _, err := exec.LookPath(name); err != nil {
 			missing = append(missing, name)
 		}

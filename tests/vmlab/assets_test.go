@@ -60,12 +60,12 @@ func TestOldAssetsGo(t *testing.T) {
 	}
 }
 
-// TestMissingToolsHaveARemedy: without QEMU and the rest the error says what installs them.
+// TestMissingToolsHaveARemedy: without mmdebstrap and the rest the error says what installs them.
 func TestMissingToolsHaveARemedy(t *testing.T) {
 	requireMachine(t)
 	t.Setenv("PATH", t.TempDir())
 	err := able()
-	if err == nil || !strings.Contains(err.Error(), qemu) || !strings.Contains(err.Error(), "tests/deps.sh vm") {
+	if err == nil || !strings.Contains(err.Error(), "mmdebstrap") || !strings.Contains(err.Error(), "tests/deps.sh vm") {
 		t.Errorf("%v", err)
 	}
 }

@@ -16,8 +16,6 @@ import (
 	"golang.org/x/sync/errgroup"
 )
 
-const qemu = "qemu-system-x86_64"
-
 const (
 	consoleLines = 60 // a kernel's oops with its stack
 	outputLines  = 5
@@ -40,9 +38,9 @@ var channels = []string{"status", "out", "err"}
 
 func (m *machine) socket(channel string) string { return filepath.Join(m.dir, channel) }
 
-// arguments of QEMU. The machine has no network but what the command makes in it.
-func (m *machine) arguments(accelerator string) []string {
-	args := []string{
+// command line of QEMU. The machine has no network but what the command makes in it.
+func (m *machine) command(accelerator string) []string {
+	args := append(m.assets.qemu(),
 		"-accel", accelerator, "-cpu", "max", "-smp", "2", "-m", m.options.Memory,
 		"-nodefaults", "-no-user-config", "-display", "none", "-no-reboot",
 		"-kernel", m.assets.kernel(m.options.Kernel), "-initrd", m.assets.initrd(m.options.Kernel),
@@ -51,7 +49,7 @@ func (m *machine) arguments(accelerator string) []string {
 		"-serial", "stdio",
 		"-device", "virtio-rng-pci",
 		"-device", "virtio-serial-pci",
-	}
+	)
 	for _, name := range channels {
 		args = append(args,
 			"-chardev", fmt.Sprintf("socket,id=%s,path=%s", name, value(m.socket(name))),
@@ -94,7 +92,8 @@ func (m *machine) run(ctx context.Context, accelerator string) (exitCode int, er
 		})
 	}
 
-	cmd := exec.CommandContext(running, qemu, m.arguments(accelerator)...)
+	args := m.command(accelerator)
+	cmd := exec.CommandContext(running, args[0], args[1:]...)
 	cmd.Stdout = io.MultiWriter(m.options.Console, &console)
 	cmd.Stderr = cmd.Stdout
 	// Ctrl-C is ours, and the machine does not outlive us.
@@ -114,7 +113,7 @@ func (m *machine) run(ctx context.Context, accelerator string) (exitCode int, er
 	case ctx.Err() != nil:
 		return 0, fmt.Errorf("%w; the machine was booting, its console:\n%s", context.Cause(ctx), console.lines(consoleLines))
 	}
-	err = fmt.Errorf("%s: %w; the console:\n%s", qemu, cmp.Or(err, errors.New("exit status 0")), console.lines(consoleLines))
+	err = fmt.Errorf("QEMU: %w; the console:\n%s", cmp.Or(err, errors.New("exit status 0")), console.lines(consoleLines))
 	if outcome.running {
 		return 0, fmt.Errorf("the machine ended before the command: %w", err)
 	}

@@ -1,6 +1,6 @@
 #!/bin/bash
-# Makes what the virtual machines boot from, in the folder $1: root/ (Debian with both
-# kernels' modules) and for each kernel NAME: NAME.kernel and NAME.initrd.
+# Makes what the virtual machines run, in the folder $1: qemu/ (QEMU with its libraries), root/
+# (Debian with both kernels' modules) and for each kernel NAME: NAME.kernel and NAME.initrd.
 # Any change to this file or to initramfs.sh makes every machine build a new folder.
 set -euo pipefail
 out=$1 init=$2
@@ -51,6 +51,12 @@ unpack() {
 
 echo "tandem vm: fetching $suite with strongSwan and the tools (about a minute)"
 mmdebstrap --quiet --mode=root --variant=minbase --include="$(IFS=,; echo "${packages[*]}")" "$suite" "$out/root"
+
+# Not the host's: before 8.1 QEMU's emulated processors now and then run code that another
+# one of them is changing, and a kernel changes its own (jump labels) until it crashes of it.
+echo "tandem vm: fetching QEMU"
+mmdebstrap --quiet --mode=root --variant=extract --include=qemu-system-x86 "$suite" "$out/qemu"
+rm -rf "$out"/qemu/{dev,etc,tmp,var}
 
 echo "tandem vm: fetching the kernels"
 mkdir "$out/debs"
