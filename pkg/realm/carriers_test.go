@@ -142,7 +142,8 @@ func ping(from *netspace.Space, to string) (answers bool) {
 }
 
 // TestNextHops: media of a managed realm finds its neighbour in the VRF; that of one with tunnels
-// leaves by the active tunnel, and a change of tunnel is told within milliseconds (I6).
+// leaves by the active tunnel, and a change of tunnel is told within milliseconds (I6). What still
+// comes to the interface of the tunnel of before is let through.
 func TestNextHops(t *testing.T) {
 	r := newRig(t)
 	realms := twoRealms()
@@ -190,14 +191,21 @@ func TestNextHops(t *testing.T) {
 		}[name]
 		awaitWithin(t, inner, limit, func(h call.NextHop) bool { return equal(h, want) })
 		took := time.Since(began)
+		for _, device := range []string{"tdx1-carri-c58d", "tdx2-carri-c58d"} {
+			var reached error
+			r.home.Do(func() { _, reached = ip("route get 10.50.0.10 oif " + device) })
+			if (reached == nil) != (name != "") {
+				t.Errorf("active is %q: a route by %s: %v", name, device, reached)
+			}
+		}
 		t.Logf("change %d, to %q: told after %v", i, name, took)
 		if took > 500*time.Millisecond { // the machine may be emulated, and shared
 			t.Errorf("change to %q told after %v", name, took)
 		}
 	}
-	// An interface that goes takes its routes with it, without a word.
+	// An interface that goes takes its routes with it, without a word: those of the other one are left.
 	r.home.IP(t, "link delete tdx2-carri-c58d")
-	awaitWithin(t, inner, limit, func(h call.NextHop) bool { return h.Ifindex == 0 })
+	awaitWithin(t, inner, limit, func(h call.NextHop) bool { return h.Ifindex == 12001 })
 	r.apply(t, n)
 	awaitWithin(t, inner, limit, func(h call.NextHop) bool { return h.Ifindex == 12002 })
 }

@@ -128,7 +128,7 @@ func (l link) actual(v *view, d *device) shape {
 	switch {
 	case l.kind == kindVLAN && (d.elsewhere >= 0) == bool(l.where): // it stands on a device at home
 		s.parent = v.home.names[d.parent]
-	case l.kind == kindXFRM && v.outer != nil && d.elsewhere >= 0 && d.elsewhere == v.outerID():
+	case l.kind == kindXFRM && v.inOuter(d):
 		s.parent = v.outer.names[d.parent]
 	case l.kind == kindVLAN, l.kind == kindXFRM:
 		s.parent = "a device elsewhere"
@@ -136,13 +136,22 @@ func (l link) actual(v *view, d *device) shape {
 	return s
 }
 
-// outerID is how the kernel numbers the namespace of the outer side at home, or -1.
-func (v *view) outerID() int {
+// outerID is how the kernel numbers the namespace of the outer side at home; -1 is not at all.
+func (v *view) outerID() (int, error) {
 	id, err := v.home.handle.GetNetNsIdByFd(int(v.outer.file.Fd()))
 	if err != nil {
-		return -1
+		return -1, fmt.Errorf("number of network namespace %s: %w", NamespaceName(v.node, v.realm), err)
 	}
-	return id
+	return id, nil
+}
+
+// inOuter reports whether what a device at home stands on is in the namespace of the outer side.
+func (v *view) inOuter(d *device) bool {
+	if v.outer == nil || d.elsewhere < 0 {
+		return false
+	}
+	id, err := v.outerID() // makeable has the error before anything comes of it
+	return err == nil && d.elsewhere == id
 }
 
 func (l link) mend(v *view) error {
@@ -157,13 +166,15 @@ func (l link) mend(v *view) error {
 		return fmt.Errorf("a device %s is there and %w: remove it with: ip link delete %s, or say network: existing",
 			l.name, errForeign, l.name)
 	}
-	if d != nil && !l.actual(v, d).same(l.shape) {
-		if err := in.removeDevice(d); err != nil {
-			return fmt.Errorf("remove the former %s: %w", l.name, err)
+	if d == nil || !l.actual(v, d).same(l.shape) {
+		if err := l.makeable(v); err != nil {
+			return err
 		}
-		d = nil
-	}
-	if d == nil {
+		if d != nil {
+			if err := l.discard(v, in, d); err != nil {
+				return fmt.Errorf("remove the former %s: %w", l.name, err)
+			}
+		}
 		if err := l.make(v); err != nil {
 			return err
 		}
@@ -224,6 +235,67 @@ func (l link) strangers(in *space) []string {
 	return list
 }
 
+// makeable tells what stands in the way of making the device, before a former one is removed.
+func (l link) makeable(v *view) error {
+	switch l.kind {
+	case kindVRF:
+		if d := l.rival(v); d != nil && !v.ours(d) {
+			return fmt.Errorf("table %d is that of the VRF %s, which %w: remove it, or begin the realm's media_ports at another port",
+				l.table, d.name, errForeign)
+		}
+	case kindVLAN:
+		if _, parent := v.fit(home, l.parent); parent == nil {
+			return errWaiting
+		}
+	case kindXFRM:
+		if _, parent := v.fit(outer, l.parent); parent == nil {
+			return errWaiting
+		}
+		_, err := v.outerID()
+		return err
+	}
+	return nil
+}
+
+// rival is another VRF that has the table, or nil.
+func (l link) rival(v *view) *device {
+	for _, d := range v.home.devices {
+		if d.kind == kindVRF && d.table == l.table && d.name != l.name {
+			return d
+		}
+	}
+	return nil
+}
+
+// discard removes a device, after what is in it if it is a VRF was stopped.
+func (l link) discard(v *view, in *space, d *device) error {
+	if d.kind == kindVRF {
+		for _, slave := range in.enslaved(d) {
+			if err := v.quarantine(in, slave); err != nil {
+				return err
+			}
+		}
+	}
+	return in.removeDevice(d)
+}
+
+// quarantine stops traffic of a device that is outside of its VRF, where all of the host would be
+// in its reach: our addresses go, and a device of ours is set down. An interface that is not
+// ours stays up, since others may stand on it; without an address it takes nothing (rp_filter).
+func (v *view) quarantine(in *space, d *device) error {
+	if err := in.dropOurs(d); err != nil {
+		return err
+	}
+	if !v.ours(d) || !d.up {
+		return nil
+	}
+	if err := in.handle.LinkSetDown(&netlink.Device{LinkAttrs: netlink.LinkAttrs{Index: d.index, Name: d.name}}); err != nil {
+		return fmt.Errorf("set down %s: %w", d.name, err)
+	}
+	d.up = false
+	return nil
+}
+
 // make makes the device where it belongs; it is down, and has its name and little else.
 func (l link) make(v *view) error {
 	attrs := netlink.NewLinkAttrs()
@@ -236,11 +308,8 @@ func (l link) make(v *view) error {
 	case kindVLAN:
 		err = l.makeVLAN(v, attrs)
 	case kindVRF:
-		for _, d := range v.home.devices {
-			if d.kind == kindVRF && d.table == l.table {
-				return fmt.Errorf("table %d is that of the VRF %s, which %w: remove it, or begin the realm's media_ports at another port",
-					l.table, d.name, errForeign)
-			}
+		if l.rival(v) != nil { // another realm's, which gets a table of its own in this pass too
+			return errWaiting
 		}
 		err = v.home.handle.LinkAdd(&netlink.Vrf{LinkAttrs: attrs, Table: uint32(l.table)})
 	case kindXFRM:
@@ -267,10 +336,7 @@ func (l link) feature() (name, module string) {
 }
 
 func (l link) makeVLAN(v *view, attrs netlink.LinkAttrs) error {
-	_, parent := v.fit(home, l.parent)
-	if parent == nil {
-		return errWaiting
-	}
+	parent := v.home.devices[l.parent]
 	attrs.ParentIndex = parent.index
 	d := v.home.devices[l.name]
 	if d == nil || l.where == home {
@@ -308,13 +374,9 @@ func (s *snapshot) holder(parent int, vlan uint16, protocol netlink.VlanProtocol
 
 // makeXFRM makes the interface where its security associations are, and moves it home.
 func (l link) makeXFRM(v *view, attrs netlink.LinkAttrs) error {
-	_, parent := v.fit(outer, l.parent)
-	if parent == nil {
-		return errWaiting
-	}
 	d := v.outer.devices[l.name]
 	if d == nil {
-		attrs.ParentIndex = parent.index
+		attrs.ParentIndex = v.outer.devices[l.parent].index
 		err := v.outer.handle.LinkAdd(&netlink.Xfrmi{LinkAttrs: attrs, Ifid: l.ifID})
 		if err == nil {
 			d, err = v.outer.reread(l.name)
@@ -344,6 +406,9 @@ func (l link) adjust(v *view, in *space, d *device) error {
 			return fmt.Errorf("alias: %w", err)
 		}
 	}
+	if err := l.enslave(v, in, d); err != nil {
+		return err
+	}
 	if l.mtu != 0 && d.mtu != l.mtu {
 		if err := in.handle.LinkSetMTU(at, l.mtu); err != nil {
 			return fmt.Errorf("MTU %d, which may not be more than that of %s: %w", l.mtu, l.parent, err)
@@ -358,21 +423,39 @@ func (l link) adjust(v *view, in *space, d *device) error {
 			return fmt.Errorf("802.1p priorities: %w", err)
 		}
 	}
-	if l.master != "" && in.names[d.master] != l.master {
-		_, vrf := v.fit(l.where, l.master)
-		if vrf == nil {
-			return errWaiting
-		}
-		if err := in.handle.LinkSetMasterByIndex(at, vrf.index); err != nil {
-			return fmt.Errorf("enslave to %s: %w", l.master, err)
-		}
-	}
 	if !d.up {
 		if err := in.handle.LinkSetUp(at); err != nil {
 			return fmt.Errorf("set up: %w", err)
 		}
 	}
 	return nil
+}
+
+// enslave puts the device into its VRF. One that cannot be there is stopped.
+func (l link) enslave(v *view, in *space, d *device) error {
+	if l.master == "" {
+		return nil
+	}
+	_, vrf := v.fit(l.where, l.master)
+	inside := in.names[d.master] == l.master
+	switch {
+	case vrf != nil && inside:
+		return nil
+	case vrf == nil && inside:
+		return errWaiting
+	}
+	err := errWaiting
+	if vrf != nil {
+		at := &netlink.Device{LinkAttrs: netlink.LinkAttrs{Index: d.index, Name: d.name}}
+		if err = in.handle.LinkSetMasterByIndex(at, vrf.index); err == nil {
+			return nil
+		}
+		err = fmt.Errorf("enslave to %s: %w", l.master, err)
+	}
+	if e := v.quarantine(in, d); e != nil {
+		return e
+	}
+	return err
 }
 
 // removeDevice deletes a device; one that is gone already is no error.

@@ -6,6 +6,8 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+
+	"golang.org/x/sys/unix"
 )
 
 // namespace is that of the outer side of a realm's tunnels. Whether there is one was found
@@ -111,13 +113,30 @@ func lostSpaces(node string, keep func(mark) bool) (map[mark]*space, error) {
 		if err != nil {
 			continue
 		}
-		if m, err := s.owner(); err == nil && m.node == node && found[m] == nil && keep(m) {
+		if m, err := s.owner(); err == nil && m.node == node && found[m] == nil && keep(m) && s.native() {
 			found[m] = s
 			continue
 		}
 		s.close()
 	}
 	return found, nil
+}
+
+// native reports whether the namespace belongs to our own user namespace: anybody may make a
+// network namespace in a user namespace of his own, and mark it like ours.
+func (s *space) native() bool {
+	fd, err := unix.IoctlRetInt(int(s.file.Fd()), unix.NS_GET_USERNS)
+	if err != nil { // EPERM: it is outside of ours
+		return false
+	}
+	owner := os.NewFile(uintptr(fd), "user namespace")
+	defer owner.Close()
+	is, err := owner.Stat()
+	if err != nil {
+		return false
+	}
+	our, err := os.Stat("/proc/self/ns/user")
+	return err == nil && os.SameFile(is, our)
 }
 
 // outerNames lists the paths of all namespaces that could be this node's.

@@ -82,8 +82,8 @@ type watcher struct {
 	last   call.NextHop
 }
 
-// NewNeighbours takes in the realms' devices; realm number n is networks[n-1]. Those of managed
-// realms may come later; a realm whose network is existing and that has none is an error.
+// NewNeighbours takes in the realms' devices; realm number n is networks[n-1]. Those that are not
+// there may come later.
 func NewNeighbours(networks []Network, log *slog.Logger) (*Neighbours, error) {
 	n := &Neighbours{
 		log:             log,
@@ -94,8 +94,8 @@ func NewNeighbours(networks []Network, log *slog.Logger) (*Neighbours, error) {
 	}
 	var errs []error
 	for i, r := range networks {
-		now, err := firstLink(r)
-		if err != nil {
+		now, err := readLink(&realmLink{Network: r})
+		if err != nil && !absent(err) { // Run takes in one that comes later
 			errs = append(errs, fmt.Errorf("realm %s: %w", r.Name, err))
 			continue
 		}
@@ -108,20 +108,6 @@ func NewNeighbours(networks []Network, log *slog.Logger) (*Neighbours, error) {
 		return nil, err
 	}
 	return n, nil
-}
-
-// firstLink reads a realm's device. One of ours may come later: Run takes it in.
-func firstLink(r Network) (realmLink, error) {
-	if !r.managed() {
-		if _, err := attach(r.Config); err != nil {
-			return realmLink{}, err
-		}
-	}
-	now, err := readLink(&realmLink{Network: r})
-	if r.managed() && absent(err) {
-		err = nil
-	}
-	return now, err
 }
 
 // Watch calls update at once with what is known of the way to dst, and again at each

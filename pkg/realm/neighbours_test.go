@@ -151,6 +151,33 @@ func TestResolvedIsToldAtOnce(t *testing.T) {
 	})
 }
 
+// TestDeviceComesLater: the device of a realm whose network is existing may come after the daemon, and
+// another one may have its name: there is no next hop then, and nobody else suffers.
+func TestDeviceComesLater(t *testing.T) {
+	t.Run("there is none", func(t *testing.T) {
+		l := newLAN(t)
+		l.gateway.IP(t, "link del tdmgw") // and tdmpeer, its other end
+		updates := l.watch(t, l.start(t), "192.0.2.10")
+		if h := at(t, updates); h.Ifindex != 0 || h.NeighbourIfindex != 0 {
+			t.Errorf("without its device: %+v", h)
+		}
+		l.gateway.IP(t, "link add tdmgw address 02:00:00:00:00:02 type veth peer name tdmpeer address 02:00:00:00:00:10 netns "+l.peer.Path)
+		l.gateway.IP(t, "addr add 192.0.2.2/24 dev tdmgw")
+		l.gateway.IP(t, "link set tdmgw up")
+		l.peer.IP(t, "addr add 192.0.2.10/24 dev tdmpeer")
+		l.peer.IP(t, "link set tdmpeer up")
+		await(t, updates, header(0x10, 0x02))
+	})
+	t.Run("another has its name", func(t *testing.T) {
+		l := newLAN(t)
+		l.gateway.IP(t, "link add tdmgw.201 type veth peer name tdmother")
+		l.config.VLAN = 201
+		if h := at(t, l.watch(t, l.make(t), "192.0.2.10")); h.Ifindex != 0 || h.NeighbourIfindex != 0 {
+			t.Errorf("by a device that is not the realm's: %+v", h)
+		}
+	})
+}
+
 // TestTakeoverIsFollowed: another machine takes the neighbour's address over and announces
 // it (VRRP, gratuitous ARP): calls go on to it at once.
 func TestTakeoverIsFollowed(t *testing.T) {

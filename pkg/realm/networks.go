@@ -1,6 +1,7 @@
 package realm
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -25,6 +26,8 @@ type Networks struct {
 	watcher func(call.Realm)
 	// changed wakes Run to tell the watcher.
 	changed chan struct{}
+	// retry has Run begin a pass at once.
+	retry chan struct{}
 
 	// passing makes passes come one at a time; it guards home's snapshot and what is removed.
 	passing sync.Mutex
@@ -46,6 +49,8 @@ type keeper struct {
 	// is what a former process has left.
 	active int
 	told   bool
+	// unread is why the namespace could not be read in this pass, or nil.
+	unread error
 
 	outcomes   []outcome
 	was        map[string]string // states of the objects after the last pass, by kind and name
@@ -90,7 +95,7 @@ func NewNetworks(node string, list []Network, log *slog.Logger) (*Networks, erro
 	if err != nil {
 		return nil, fmt.Errorf("network namespace: %w", err)
 	}
-	n := &Networks{node: node, log: log, home: home, shared: make(map[string]string), changed: make(chan struct{}, 1)}
+	n := &Networks{node: node, log: log, home: home, shared: make(map[string]string), changed: make(chan struct{}, 1), retry: make(chan struct{}, 1)}
 	for _, r := range list {
 		n.realms = append(n.realms, &keeper{
 			Network: r, state: call.RealmDown, reason: "its network was not made yet", since: time.Now(),
@@ -125,7 +130,8 @@ func (n Network) places() []Config {
 func (n *Networks) Watch(f func(call.Realm)) { n.watcher = f }
 
 // Activate has a realm's traffic leave by a tunnel, or by none if tunnel is "". Routes are
-// replaced in place: there is no moment without. After an error the next pass tries again.
+// replaced in place: there is no moment without. After an error Run tries again at once, and then
+// with each pass.
 func (n *Networks) Activate(realm, tunnel string) error {
 	n.mu.Lock()
 	defer n.mu.Unlock()
@@ -145,14 +151,15 @@ func (n *Networks) Activate(realm, tunnel string) error {
 	err := k.reroute(n.home)
 	k.judge()
 	k.version++
-	n.wake()
+	signal(n.changed)
 	if err != nil {
+		signal(n.retry)
 		return fmt.Errorf("realm %s: routes by tunnel %q: %w", realm, tunnel, err)
 	}
 	return nil
 }
 
-// reroute changes the routes to those of the active tunnel.
+// reroute changes the routes to those of the active tunnel, which has the standby routes of all.
 func (k *keeper) reroute(home *space) error {
 	there, err := home.filterRoutes(route{table: k.table()})
 	if err != nil {
@@ -163,6 +170,9 @@ func (k *keeper) reroute(home *space) error {
 	for _, w := range k.activeRoutes(k.active) {
 		keep[w.key()] = true
 		device, err := home.handle.LinkByName(w.device)
+		if w.priority != 0 && absent(err) { // a standby route's, which the pass reports
+			continue
+		}
 		if err != nil {
 			errs = append(errs, fmt.Errorf("%s: %w", w.device, err))
 			continue
@@ -180,6 +190,8 @@ func (k *keeper) reroute(home *space) error {
 			errs = append(errs, fmt.Errorf("route %s: %w", w.want(), err))
 		}
 	}
+	// Standby routes go first: without the active one they would lead on.
+	slices.SortFunc(there, func(a, b route) int { return cmp.Compare(b.priority, a.priority) })
 	for _, r := range there {
 		if r.proto != protocol || r.typ != unix.RTN_UNICAST || keep[r.key()] || !k.behindTunnels(r.to) {
 			continue
@@ -191,7 +203,7 @@ func (k *keeper) reroute(home *space) error {
 	return errors.Join(errs...)
 }
 
-// activeRoutes are the routes of the tunnel of a rank; those of 0 are none.
+// activeRoutes are the routes when the tunnel of a rank is active; those of 0 are none.
 func (n Network) activeRoutes(rank int) []way {
 	p := planner{Network: n}
 	if rank > 0 {
@@ -216,10 +228,10 @@ func (n Network) behindTunnels(to netip.Prefix) bool {
 	return false
 }
 
-// wake has Run tell the watcher.
-func (n *Networks) wake() {
+// signal wakes who waits for a channel with room for one.
+func signal(c chan<- struct{}) {
 	select {
-	case n.changed <- struct{}{}:
+	case c <- struct{}{}:
 	default:
 	}
 }

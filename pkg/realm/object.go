@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"strconv"
 	"strings"
 
 	"github.com/tandem-sbc/tandem/pkg/call"
@@ -109,6 +110,8 @@ type wanted struct {
 	// ranks.
 	vital bool
 	ranks []int
+	// guards is a VRF that nothing may be put into without it, or "".
+	guards string
 }
 
 // outcome is what became of a wanted object.
@@ -116,8 +119,9 @@ type outcome struct {
 	call.NetworkObject
 	vital bool
 	ranks []int
-	// mended is true if it had to be put right, and was.
+	// mended is true if it had to be put right, and was; had is what was there before.
 	mended bool
+	had    string
 }
 
 // settle compares an object with what there is, and mends it.
@@ -137,6 +141,9 @@ func (w wanted) settle(v *view) outcome {
 	if l, ok := w.object.(link); ok && err != nil {
 		v.unfit[spot{l.where, l.name}] = true
 	}
+	if w.guards != "" && err != nil {
+		v.unfit[spot{home, w.guards}] = true
+	}
 	switch {
 	case errors.Is(err, errWaiting):
 		return o
@@ -144,9 +151,9 @@ func (w wanted) settle(v *view) outcome {
 		o.State, o.Problem = call.ObjectFailed, err.Error()
 		return o
 	}
-	had := o.Have
-	o.Have, o.State, o.mended = o.Want, call.ObjectOK, true
-	v.log(kind+" "+name, "had", had, "has", o.Want)
+	o.had, o.mended = o.Have, true
+	o.Have, o.State = o.Want, call.ObjectOK
+	v.log(kind+" "+name, "had", o.had, "has", o.Want)
 	return o
 }
 
@@ -230,7 +237,49 @@ func (s sysctls) mend(v *view) error {
 	if in == nil || d == nil && s.device != "" {
 		return errWaiting
 	}
+	if s.where == home && s.device == "" {
+		if err := in.keepFilters(); err != nil {
+			return err
+		}
+	}
 	return s.write(in)
+}
+
+// keepFilters has devices that are not ours filter as before when the value for all devices,
+// which counts if it is the larger, becomes 0.
+func (s *space) keepFilters() error {
+	return s.do(func() error {
+		all, err := readFilter("all")
+		if err != nil || all == 0 {
+			return err
+		}
+		for name, d := range s.devices {
+			if marked(d) || unfinished(d) {
+				continue
+			}
+			is, err := readFilter(name)
+			if errors.Is(err, os.ErrNotExist) || err == nil && is >= all { // gone, or without IPv4
+				continue
+			}
+			if err == nil {
+				err = os.WriteFile(filterPath(name), []byte(strconv.Itoa(all)), 0)
+			}
+			if err != nil {
+				return fmt.Errorf("rp_filter of %s: %w", name, err)
+			}
+		}
+		return nil
+	})
+}
+
+func filterPath(device string) string { return "/proc/sys/net/ipv4/conf/" + device + "/rp_filter" }
+
+func readFilter(device string) (int, error) {
+	value, err := os.ReadFile(filterPath(device))
+	if err != nil {
+		return 0, err
+	}
+	return strconv.Atoi(strings.TrimSpace(string(value)))
 }
 
 // write sets those that differ: one that cannot be written, in a container, may be right already.

@@ -109,7 +109,17 @@ func (p *planner) vrf() {
 		link{name: name, index: p.table(), settings: quiet, shape: shape{kind: kindVRF, table: p.table(), alias: p.mark("").String()}},
 		way{route: route{table: p.table(), to: everywhere, priority: lastMetric, typ: unix.RTN_UNREACHABLE}},
 	)
-	p.add(false, 0, sysctls{device: name, list: quiet}, sysctls{list: host}, vrfFirst{}, localLast{})
+	p.add(false, 0, sysctls{device: name, list: quiet})
+	p.guard(name, sysctls{list: host}, vrfFirst{}, localLast{})
+}
+
+// guard adds what has to be there before any device is put into the VRF (N6).
+func (p *planner) guard(vrf string, objects ...object) {
+	before := len(p.list)
+	p.add(true, 0, objects...)
+	for i := range p.list[before:] {
+		p.list[before+i].guards = vrf
+	}
 }
 
 // trunk wants the interface, and on it the device of the service tag; it returns the name of
@@ -228,15 +238,32 @@ func (p *planner) gateway(rank int, t Tunnel, device string) {
 		}})
 }
 
-// networks are the routes by the active tunnel.
+// standbyMetric is that of the first tunnel's standby routes.
+const standbyMetric = 100
+
+// networks are the routes by the active tunnel, and behind them, by metric, those of all tunnels
+// that lead to the same: an xfrm interface only takes what a route by it leads to, and flows of
+// the kernel plane leave by the tunnel of before until each was told of a change. Without an
+// active tunnel there are none (N4).
 func (p *planner) networks(active int) {
 	for _, to := range p.Tunnels[active-1].Networks {
-		p.add(false, 0, p.network(active, to))
+		p.add(false, 0, p.network(active, to, 0))
+	}
+	for i, t := range p.Tunnels {
+		for _, to := range p.Tunnels[active-1].Networks {
+			if t.leadsTo(to) {
+				p.add(false, i+1, p.network(i+1, to, uint32(standbyMetric+i)))
+			}
+		}
 	}
 }
 
-func (p *planner) network(rank int, to netip.Prefix) way {
-	return p.by(home, TunnelDevice(p.Name, rank), route{table: p.table(), to: to.Masked(), src: p.Address.Addr()})
+func (t Tunnel) leadsTo(to netip.Prefix) bool {
+	return slices.ContainsFunc(t.Networks, func(n netip.Prefix) bool { return n.Bits() <= to.Bits() && n.Contains(to.Addr()) })
+}
+
+func (p *planner) network(rank int, to netip.Prefix, metric uint32) way {
+	return p.by(home, TunnelDevice(p.Name, rank), route{table: p.table(), to: to.Masked(), priority: metric, src: p.Address.Addr()})
 }
 
 // claim is a device that a managed realm makes, and where.

@@ -105,6 +105,8 @@ func TestPlan(t *testing.T) {
 		{"no tunnel is active", tunnels, 0, append(vrf("tdm-carrier", "12000"), outer...)},
 		{"the backup is active", tunnels, 2, append(append(vrf("tdm-carrier", "12000"), outer...),
 			"route 10.50.0.0/24: 10.50.0.0/24 dev tdx2-carrier src 10.60.0.1 table 12000",
+			"route 10.50.0.0/24 metric 100: 10.50.0.0/24 dev tdx1-carrier src 10.60.0.1 table 12000",
+			"route 10.50.0.0/24 metric 101: 10.50.0.0/24 dev tdx2-carrier src 10.60.0.1 table 12000",
 		)},
 	} {
 		t.Run(row.name, func(t *testing.T) {
@@ -205,6 +207,8 @@ func TestValidateNetworks(t *testing.T) {
 			"[0].tunnels[0].vlan: is missing: untagged, all of tdmt would have to leave this network namespace; give the VLAN of the tunnel's outer side"},
 		{"bad address on two VLANs", one(func(n *Network) { n.Tunnels[1].Local = n.Tunnels[0].Local }),
 			`[0].tunnels[1].local: 198.51.100.2 is on tdmt.301 already, for tunnel "main"; give each VLAN an address of its own`},
+		{"bad subnet on two VLANs", one(func(n *Network) { n.Tunnels[1].Local = prefix("198.51.100.5/29") }),
+			`[0].tunnels[1].local: 198.51.100.5/29 overlaps 198.51.100.2/30 on tdmt.301, for tunnel "main"; give each VLAN a subnet of its own`},
 		{"bad tunnel twice", one(func(n *Network) { n.Tunnels[1] = n.Tunnels[0] }),
 			`[0].tunnels[1].remote: 198.51.100.2 to 198.51.100.1 is tunnel "main" (number 1) already; give one of the two another local or remote address`},
 		{"bad VLAN of two realms", []Network{clearRealm(1, "a", 301, "192.0.2.2/24"), twoRealms()[1]},

@@ -29,7 +29,7 @@ func (n *Networks) Apply() error {
 				errs = append(errs, fmt.Errorf("realm %s: %s %s: %s", k.Name, o.Kind, o.Name, o.Problem))
 			}
 		}
-		if !k.managed() && k.state == call.RealmDown {
+		if (!k.managed() || k.unread != nil) && k.state == call.RealmDown {
 			errs = append(errs, fmt.Errorf("realm %s: %s", k.Name, k.reason))
 		}
 	}
@@ -41,23 +41,26 @@ func (n *Networks) Apply() error {
 func (n *Networks) pass() error {
 	n.passing.Lock()
 	defer n.passing.Unlock()
-	for range maxRounds {
+	settled := false
+	for round := 0; round < maxRounds && !settled; round++ {
 		changed, err := n.round()
 		if err != nil {
 			return err
 		}
-		if !changed {
-			break
-		}
+		settled = !changed
 	}
 	names, tables := n.devicesOfInterest()
 	n.concerned.set(n.home, names, tables)
 	n.mu.Lock()
 	for _, k := range n.realms {
+		if !settled && k.unread == nil {
+			k.doubt()
+		}
+		k.judge()
 		k.remember()
 	}
 	n.mu.Unlock()
-	n.wake()
+	signal(n.changed)
 	return nil
 }
 
@@ -73,17 +76,18 @@ func (n *Networks) round() (changed bool, err error) {
 	changed = removed > 0
 	for _, k := range n.realms {
 		n.mu.Lock()
-		if k.managed() {
-			changed = n.settle(k) || changed
-		} else {
+		switch {
+		case !k.managed():
 			n.look(k)
+		case k.unread == nil:
+			changed = n.settle(k) || changed
 		}
 		n.mu.Unlock()
 	}
 	return changed, nil
 }
 
-// readAll reads each namespace once.
+// readAll reads each namespace once. One that cannot be read concerns its realm alone.
 func (n *Networks) readAll() error {
 	var tables []int
 	for _, k := range n.realms {
@@ -105,16 +109,29 @@ func (n *Networks) readAll() error {
 			continue
 		}
 		if err := k.outer.read(); err != nil {
-			return fmt.Errorf("read the network of %s: %w", k.outer.file.Name(), err)
+			n.unreadable(k, fmt.Errorf("read network namespace %s: %w", NamespaceName(n.node, k.Name), err))
 		}
 	}
 	return nil
+}
+
+// unreadable keeps why the outer side of a realm cannot be read, until the next round.
+func (n *Networks) unreadable(k *keeper, err error) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	if k.unread = err; err.Error() != k.reason {
+		n.log.Error("realm cannot be kept as the config wants it", "realm", k.Name, "error", err)
+	}
+	k.judge()
 }
 
 // openOuters opens the namespaces that realms with tunnels have already.
 func (n *Networks) openOuters() error {
 	missing := make(map[mark]*keeper)
 	for _, k := range n.realms {
+		n.mu.Lock()
+		k.unread = nil
+		n.mu.Unlock()
 		if !k.tunnelled() || k.outer != nil {
 			continue
 		}
@@ -128,7 +145,7 @@ func (n *Networks) openOuters() error {
 		case err == nil:
 			missing[m] = k
 		case !errors.Is(err, errForeign): // which its object says
-			return fmt.Errorf("realm %s: network namespace: %w", k.Name, err)
+			n.unreadable(k, fmt.Errorf("network namespace: %w", err))
 		}
 	}
 	if n.searched || len(missing) == 0 {
@@ -143,6 +160,7 @@ func (n *Networks) openOuters() error {
 	defer n.mu.Unlock()
 	for m, s := range lost {
 		missing[m].outer = s
+		n.log.Warn("network namespace without a name taken over from the processes in it", "realm", m.realm)
 	}
 	return nil
 }
@@ -186,23 +204,23 @@ func (n *Networks) settle(k *keeper) (changed bool) {
 	}
 	k.take(n.attachment(k))
 	k.silent = v.silence(k.Network)
-	k.judge()
 	return changed || v.removed
 }
 
 // rankInUse is the tunnel that the routes in the kernel lead by, or 0.
 func (k *keeper) rankInUse(home *space) int {
+	inUse, metric := 0, uint32(lastMetric)
 	for _, r := range home.routes {
-		if r.table != k.table() || r.proto != protocol || !k.behindTunnels(r.to) {
+		if r.table != k.table() || r.proto != protocol || r.priority >= metric || !k.behindTunnels(r.to) {
 			continue
 		}
 		for rank := range len(k.Tunnels) {
 			if d := home.devices[TunnelDevice(k.Name, rank+1)]; d != nil && d.index == r.index {
-				return rank + 1
+				inUse, metric = rank+1, r.priority
 			}
 		}
 	}
-	return 0
+	return inUse
 }
 
 // look finds the devices of a realm whose network is somebody else's.
@@ -265,6 +283,10 @@ func (k *keeper) take(a Attachment) {
 // judge says what the realm's objects come to.
 func (k *keeper) judge() {
 	if !k.managed() {
+		return
+	}
+	if k.unread != nil {
+		k.enter(call.RealmDown, k.unread.Error())
 		return
 	}
 	active := ""
@@ -345,6 +367,17 @@ func (k *keeper) enter(state, reason string) {
 		k.version++
 	}
 	k.state, k.reason = state, reason
+}
+
+// doubt reports what was put right again in the last round of a pass too: something else
+// changes it each time.
+func (k *keeper) doubt() {
+	for i := range k.outcomes {
+		if o := &k.outcomes[i]; o.mended {
+			o.State, o.Have = call.ObjectDiffers, o.had
+			o.Problem = fmt.Sprintf("was put right %d times in a row: something else changes it", maxRounds)
+		}
+	}
 }
 
 // remember keeps what the pass has come to, so that the next one knows what was put back.

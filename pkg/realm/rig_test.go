@@ -42,7 +42,7 @@ func needDevices(t testing.TB) {
 		var err error
 		s.Do(func() { err = netlink.LinkAdd(probe.device) })
 		if errors.Is(err, unix.EOPNOTSUPP) {
-			t.Skipf("the kernel has no %s", probe.feature)
+			netspace.Lacks(t, "the kernel has no %s", probe.feature)
 		}
 		if err != nil {
 			t.Fatalf("probe for %s: %v", probe.feature, err)

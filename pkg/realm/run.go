@@ -50,6 +50,8 @@ func (n *Networks) wait(ctx context.Context, e *listeners) {
 			return
 		case <-settled:
 			return
+		case <-n.retry:
+			return
 		case <-n.changed:
 			n.notify()
 		case <-e.events:
@@ -160,10 +162,7 @@ func (e *listeners) follow(socket *nl.NetlinkSocket, matters func(*syscall.Netli
 		if !happened {
 			continue
 		}
-		select {
-		case e.events <- struct{}{}:
-		default:
-		}
+		signal(e.events)
 	}
 }
 

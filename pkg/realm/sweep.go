@@ -6,6 +6,7 @@ import (
 	"log/slog"
 	"slices"
 
+	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
 )
 
@@ -28,7 +29,9 @@ func (v *view) prune(n Network, list []wanted) error {
 		case choice:
 			rules[o.rule] = true
 		case link:
-			devices[o.where][o.name] = true
+			if o.kind != kindInterface || o.master != "" { // of a trunk that others use too we only want that it is up
+				devices[o.where][o.name] = true
+			}
 		}
 	}
 	var errs []error
@@ -69,6 +72,13 @@ func (v *view) prune(n Network, list []wanted) error {
 			}
 		}
 	}
+	if vrf := v.home.devices[VRFName(n.Name)]; vrf != nil && v.ours(vrf) {
+		for _, d := range v.home.enslaved(vrf) {
+			if !v.ours(d) && !devices[home][d.name] {
+				remove("interface "+d.name+" from "+vrf.name, v.home.letGo(d))
+			}
+		}
+	}
 	if v.outer == nil {
 		return errors.Join(errs...)
 	}
@@ -78,6 +88,36 @@ func (v *view) prune(n Network, list []wanted) error {
 		}
 	}
 	return errors.Join(errs...)
+}
+
+// enslaved lists the devices in a VRF.
+func (s *snapshot) enslaved(vrf *device) []*device {
+	return slices.DeleteFunc(sorted(s.devices), func(d *device) bool { return d.master != vrf.index })
+}
+
+// letGo takes an interface that is not ours out of its VRF, without our addresses.
+func (s *space) letGo(d *device) error {
+	if err := s.dropOurs(d); err != nil {
+		return err
+	}
+	if err := s.handle.LinkSetNoMaster(&netlink.Device{LinkAttrs: netlink.LinkAttrs{Index: d.index, Name: d.name}}); err != nil {
+		return err
+	}
+	_, err := s.reread(d.name)
+	return err
+}
+
+// dropOurs takes our addresses from a device.
+func (s *space) dropOurs(d *device) error {
+	for _, a := range slices.Clone(s.addresses[d.index]) {
+		if !a.ours(d.name) {
+			continue
+		}
+		if err := s.dropAddress(a); err != nil {
+			return fmt.Errorf("address %s of %s: %w", a.prefix, d.name, err)
+		}
+	}
+	return nil
 }
 
 func (s *space) dropRoute(r route) error {
@@ -196,10 +236,7 @@ func marked(d *device) bool {
 // release takes our routes and addresses out of a VRF that is to go, so that interfaces that
 // are not ours leave it without them.
 func (s *space) release(vrf *device, done func(what, name string, err error)) {
-	for _, d := range s.devices {
-		if d.master != vrf.index {
-			continue
-		}
+	for _, d := range s.enslaved(vrf) {
 		for _, a := range slices.Clone(s.addresses[d.index]) {
 			if a.ours(d.name) {
 				done("address", a.prefix.String()+" of "+d.name, s.dropAddress(a))
@@ -219,6 +256,7 @@ func (n *Networks) sweepSpaces(keep map[string]bool, done func(what, name string
 	if err != nil {
 		return err
 	}
+	var errs []error
 	for _, path := range paths {
 		if keep[path] {
 			continue
@@ -229,17 +267,21 @@ func (n *Networks) sweepSpaces(keep map[string]bool, done func(what, name string
 		}
 		s, err := openSpace(path)
 		if err != nil {
-			return fmt.Errorf("network namespace %s: %w", path, err)
+			errs = append(errs, fmt.Errorf("network namespace %s: %w", path, err))
+			continue
 		}
 		m, err := s.owner()
 		if err == nil && m.node == n.node && path == NamespacePath(m.node, m.realm) {
-			done("namespace", path, errors.Join(n.empty(s), unname(path)))
+			if err = n.empty(s); err == nil { // without its name nobody would find what is left
+				err = unname(path)
+			}
+			done("namespace", path, err)
 		} else if err != nil {
 			done("namespace", path, err)
 		}
 		s.close()
 	}
-	return nil
+	return errors.Join(errs...)
 }
 
 // empty removes our devices from a namespace: with a process in it, it outlives its name, and

@@ -268,6 +268,9 @@ func (n Network) validateTunnels() invalid.List {
 			case t.Local.Addr() == o.Local.Addr() && t.attachment().Device() != o.attachment().Device():
 				l.Add(under+".local", "give each VLAN an address of its own", "%s is on %s already, for tunnel %q",
 					t.Local.Addr(), o.attachment().Device(), o.Name)
+			case t.Local.Overlaps(o.Local) && t.attachment().Device() != o.attachment().Device(): // strict rp_filter would drop what one of them gets
+				l.Add(under+".local", "give each VLAN a subnet of its own", "%s overlaps %s on %s, for tunnel %q",
+					t.Local, o.Local, o.attachment().Device(), o.Name)
 			case t.Local.Addr() == o.Local.Addr() && t.Remote == o.Remote:
 				l.Add(under+".remote", "give one of the two another local or remote address", "%s to %s is tunnel %q (number %d) already",
 					t.Local.Addr(), t.Remote, o.Name, j+1)
