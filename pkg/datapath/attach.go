@@ -117,21 +117,22 @@ type hook struct {
 }
 
 // attach puts the programs on a device, or in the place of those that run there from
-// former times; those of this process stay. Frames must arrive with their VLAN tags: a tag that the
-// device has taken off would put the packet into the untagged realm.
+// former times; those of this process stay. Frames must arrive with their VLAN tags from the first one
+// on: a tag that the device has taken off would put the packet into the untagged realm.
 func (e *Engine) attach(ifindex int, tagged bool) error {
 	attrs, err := e.space.device(ifindex)
 	if err != nil {
 		return err
 	}
+	e.keepPackets(ifindex, attrs.Name)
 	if hasLinkLayer(attrs) {
+		if err := e.keepTags(ifindex, attrs.Name, tagged); err != nil {
+			return fmt.Errorf("%s: %w", attrs.Name, err)
+		}
 		if e.hookOn(ifindex, hookXDP) == nil {
 			if err := e.attachHook(ifindex, attrs.Name, pinXDP, e.objs.TandemXdp, e.attachXDP); err != nil {
 				return fmt.Errorf("%s: %w", attrs.Name, err)
 			}
-		}
-		if err := e.keepTags(ifindex, attrs.Name, tagged); err != nil {
-			return fmt.Errorf("%s: %w", attrs.Name, err)
 		}
 	}
 	if err := e.flag(ifindex); err != nil {
@@ -275,8 +276,11 @@ func (e *Engine) forsake(l link.Link, device string, reason error) error {
 func (e *Engine) attachXDP(ifindex int, device string) (attached, string, error) {
 	l, err := link.AttachXDP(link.XDPOptions{Program: e.objs.TandemXdp, Interface: ifindex, Flags: link.XDPDriverMode})
 	if err != nil && !busy(err) {
-		e.log.Warn("no native XDP on this device: generic mode costs several times the CPU", "device", device, "error", err)
+		native := err
 		l, err = link.AttachXDP(link.XDPOptions{Program: e.objs.TandemXdp, Interface: ifindex, Flags: link.XDPGenericMode})
+		if err == nil {
+			e.log.Warn("no native XDP on this device: generic mode costs several times the CPU", "device", device, "error", native)
+		}
 	}
 	if busy(err) {
 		return nil, "", fmt.Errorf("%w: look at it with \"bpftool net\", remove it with \"ip link set dev %s xdp off\" "+
@@ -298,10 +302,21 @@ func (e *Engine) keepTags(ifindex int, device string, tagged bool) error {
 	if err != nil && tagged {
 		return fmt.Errorf("turn VLAN receive offload off, without which no tagged realm works: %w", err)
 	}
-	if err != nil {
+	if err != nil && e.hookOn(ifindex, hookTCX, hookClsact) == nil { // once served, it was said
 		e.log.Warn("VLAN receive offload left on: tagged frames would be taken for untagged ones", "device", device, "error", err)
 	}
 	return nil
+}
+
+// keepPackets turns off what makes one packet of several of media on their way to TC, which can only drop it.
+func (e *Engine) keepPackets(ifindex int, device string) {
+	err := e.space.clearGRO(device, func(on uint32) error {
+		defer e.step("remember GRO")
+		return e.undo.remember(ifindex, on)
+	})
+	if err != nil && e.hookOn(ifindex, hookTCX, hookClsact) == nil { // once served, it was said
+		e.log.Warn("GRO of forwarded UDP may be on: media that it merges is dropped as not-plain", "device", device, "error", err)
+	}
 }
 
 // busy: EBUSY for a program in the same mode, EEXIST for one in the other mode.

@@ -82,8 +82,9 @@ type Engine struct {
 // Open loads the programs and attaches them to the realms' devices: XDP in native mode where
 // the driver has it and in generic mode otherwise, and TC. With Config.Pins it goes on with what
 // a former engine left there: flows forward all the while, and Adopted lists them. Without,
-// Close undoes it. A device that has another XDP program, and pins that another engine has,
-// give an error that wraps ErrBusy.
+// Close undoes it. Devices that are not what their realm says are left out, as by Update, and the
+// log says so. A device that has another XDP program, and pins that another engine has, give an
+// error that wraps ErrBusy.
 func Open(cfg Config) (_ *Engine, err error) {
 	e, err := prepare(cfg)
 	if err != nil {
@@ -174,8 +175,12 @@ func prepare(cfg Config) (_ *Engine, err error) {
 	if e.tables, err = readTables(e.objs); err != nil {
 		return nil, err
 	}
-	if unfit, err := e.arrange(cfg.Realms); unfit != nil || err != nil {
+	unfit, err := e.arrange(cfg.Realms)
+	if err != nil {
 		return nil, errors.Join(unfit, err)
+	}
+	if unfit != nil {
+		e.log.Error("devices are left out", "error", unfit)
 	}
 	return e, nil
 }
@@ -295,8 +300,8 @@ func (e *Engine) Stats() (call.EngineStats, error) {
 }
 
 // Close ends the engine. With pins everything stays in the kernel and goes on forwarding, for
-// the next Open or for Unload; only VLAN receive offload is put back, if no flow is left that
-// needs its tags. Without pins the programs are detached and flows end with their maps. It may
+// the next Open or for Unload; only VLAN receive offload and GRO are put back, if no flow is left
+// that would lose by it. Without pins the programs are detached and flows end with their maps. It may
 // be called more than once.
 func (e *Engine) Close() error {
 	e.placing.Lock()
@@ -313,8 +318,8 @@ func (e *Engine) Close() error {
 	case e.pins == nil:
 		return errors.Join(e.detach(), e.letGo())
 	case idle:
-		if err := e.undo.offload(e.space); err != nil {
-			e.log.Warn("VLAN receive offload is not on again, as it was before", "error", err)
+		if err := e.undo.offloads(e.space); err != nil {
+			e.log.Warn("offloads are not on again, as they were before", "error", err)
 		}
 	}
 	return e.letGo()

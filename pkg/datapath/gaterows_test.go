@@ -143,7 +143,7 @@ func gateRows(t *testing.T) []gateRow {
 		{gate: "parse", name: "a tag too many", in: in(plainPort, withVLANs(300, 201, 3)), exit: "stack not-ipv4"},
 		{gate: "parse", name: "IP version 5", in: patch(in(plainPort), 14, 0x55), exit: "stack malformed"},
 		{gate: "parse", name: "half an IP header", in: in(plainPort)[:30], exit: "stack malformed", tc: onlyXDP},
-		{gate: "parse", name: "several packets in one (GSO)", in: in(plainPort), exit: onlyTC, tc: "stack segments", segments: true},
+		{gate: "parse", name: "several packets of IPv6 in one (GSO)", in: patch(in(plainPort), 12, 0x86, 0xdd), exit: onlyTC, tc: "stack not-ipv4", segments: true},
 
 		{gate: "find_realm", name: "VLAN without a realm", in: in(plainPort, withVLANs(999)), exit: "stack no-realm"},
 		{gate: "find_realm", name: "a priority tag before the VLAN", in: in(untaggedPort, withVLANs(0, 201)), exit: "forward forwarded", out: out(untaggedPort)},
@@ -152,6 +152,7 @@ func gateRows(t *testing.T) []gateRow {
 
 		{gate: "guard", name: "media with IP options", in: options(in(plainPort), plainPort), exit: "drop not-plain"},
 		{gate: "guard", name: "media in fragments", in: in(plainPort, withIP(func(ip *layers.IPv4) { ip.Flags = layers.IPv4MoreFragments })), exit: "drop not-plain"},
+		{gate: "guard", name: "several packets of media in one", in: in(plainPort), exit: onlyTC, tc: "drop not-plain", segments: true},
 		{gate: "guard", name: "IP options", in: options(in(5060), 5060), exit: "stack ip-options"},
 		{gate: "guard", name: "first fragment", in: in(5060, withIP(func(ip *layers.IPv4) { ip.Flags = layers.IPv4MoreFragments })), exit: "stack fragment"},
 		{gate: "guard", name: "later fragment", in: in(plainPort, withIP(func(ip *layers.IPv4) { ip.FragOffset = 100 })), exit: "stack fragment"},
@@ -177,6 +178,13 @@ func gateRows(t *testing.T) []gateRow {
 		{gate: "guard", name: "other UDP of a stranger beyond his budget", in: in(53, withSource("192.0.2.69:5060")), before: 3, exit: "drop udp-budget"},
 		{gate: "guard", name: "SIP of a denied source", in: in(5060, withSource("203.0.113.7:5060")), exit: "drop denied"},
 		{gate: "guard", name: "TCP of a denied source", in: patch(in(5060, withSource("203.0.113.7:5060")), 23, 6), exit: "drop denied"},
+		{gate: "guard", name: "several packets of SIP in one", in: in(5060), exit: onlyTC, tc: "stack segments", segments: true},
+		{gate: "guard", name: "several of a denied source in one", in: in(5060, withSource("203.0.113.7:5060")), exit: onlyTC, tc: "drop denied", segments: true},
+		{gate: "guard", name: "several of another realm's peer in one", in: in(5060, withSource("10.50.0.10:5060")), exit: onlyTC, tc: "drop wrong-realm", segments: true},
+		{gate: "guard", name: "several to another realm's address in one", in: in(plainPort, func(f *frame) { f.dst = netip.AddrPortFrom(carrierAddr, plainPort) }), exit: onlyTC, tc: "drop wrong-realm", segments: true},
+		{gate: "guard", name: "several of a stranger in one, beyond his budget", in: in(53, withSource("192.0.2.70:5060")), before: 3, exit: onlyTC, tc: "drop udp-budget", segments: true},
+		{gate: "guard", name: "several packets of TCP in one", in: protocol(in(5060, withSource("192.0.2.71:5060")), 6), before: 3, exit: onlyTC, tc: "stack not-udp", segments: true},
+		{gate: "guard", name: "several packets of TCP of a denied source in one", in: protocol(in(5060, withSource("203.0.113.7:5060")), 6), exit: onlyTC, tc: "drop denied", segments: true},
 
 		{gate: "find_flow", name: "media port without a flow", in: in(30000), exit: "drop no-flow"},
 		{gate: "find_flow", name: "another realm's flow", in: in(taggedPort), exit: "drop no-flow"},

@@ -350,6 +350,33 @@ func TestForeignProgram(t *testing.T) {
 	w.wantDetached(t)
 }
 
+// TestTagsBeforeXDP: VLAN receive offload is off when XDP comes to a device. Else it would take tagged frames for
+// those of the untagged realm, until the offload is off.
+func TestTagsBeforeXDP(t *testing.T) {
+	w := newWire(t)
+	w.gateway.Run(t, "ethtool", "-K tdmplat rxvlan on")
+	cfg := w.config("")
+	cfg.Realms = pointed(cfg.Realms, carrier)
+	flags := []uint32{ethtoolGetFlags, flagRxVLAN}
+	cfg.step = func(name string) { // in the gateway's namespace
+		if name != "attach xdp" {
+			return
+		}
+		s, err := openSpace()
+		if err == nil {
+			defer s.close()
+			err = ethtool(s.control, "tdmplat", flags)
+		}
+		if err != nil {
+			t.Error(err)
+		}
+	}
+	shut(t, w.start(t, cfg))
+	if flags[1]&flagRxVLAN != 0 {
+		t.Error("VLAN receive offload was on when XDP was attached")
+	}
+}
+
 // TestDevices: VLAN receive offload is off while the program runs and put back as it was, a
 // jumbo MTU is no hindrance, and a device without native XDP is served all the same.
 func TestDevices(t *testing.T) {

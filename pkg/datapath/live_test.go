@@ -210,6 +210,85 @@ func sentPacket(t *testing.T, f call.Flow, payload, got []byte) []byte {
 	return want
 }
 
+// wantGRO asserts that what merges packets of UDP for others is "on" or "off".
+func (w *wire) wantGRO(t *testing.T, device, state string) {
+	t.Helper()
+	out := w.gateway.Run(t, "ethtool", "-k "+device)
+	for feature := range groFeatures {
+		if !strings.Contains(out, feature+": "+state) {
+			t.Errorf("%s of %s is not %s:\n%s", feature, device, state, out)
+		}
+	}
+}
+
+// burst sends n packets of RTP that the device receives in one poll.
+func burst(t *testing.T, conn *net.UDPConn, n int) {
+	t.Helper()
+	var packets []byte
+	for seq := range n {
+		packets = append(packets, rtp(uint16(seq), uint32(seq)*160, 7)...)
+	}
+	onSocket(t, conn, func(fd int) error { return unix.SetsockoptInt(fd, unix.IPPROTO_UDP, unix.UDP_SEGMENT, len(packets)/n) })
+	if _, err := conn.Write(packets); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// TestGRO: routers are often set up to merge packets of UDP that they forward. It would make one packet of
+// several of media on their way from XDP into a tunnel, and that is no RTP any more. So it is off while the engine
+// is there, and back on afterwards. If somebody turns it on under a call, what it merges is dropped, and nobody is
+// told that the port is unreachable; the next Update turns it off.
+func TestGRO(t *testing.T) {
+	w := newWire(t)
+	d, cfg := w.overTunnel(t)
+	devices := []string{"tdmplat", "tdmtun"}
+	turnOn := func() {
+		for _, device := range devices {
+			w.gateway.Run(t, "ethtool", "-K "+device+" gro on rx-udp-gro-forwarding on rx-gro-list on")
+		}
+	}
+	turnOn()
+	cfg.Pins = newPins(t)
+	e := w.start(t, cfg)
+	flow := twoWay()[0]
+	if err := e.Install([]call.Flow{flow}); err != nil {
+		t.Fatal(err)
+	}
+	conn := w.platform.dial(t, flow.Remote, flow.Key.Local)
+	const n = 8
+	through := func() {
+		t.Helper()
+		for _, device := range devices {
+			w.wantGRO(t, device, "off")
+		}
+		burst(t, conn, n)
+		for seq := range n {
+			got, payload := d.receive(t), rtp(uint16(seq), uint32(seq)*160, 7)
+			if want := sentPacket(t, flow, payload, got); !bytes.Equal(got, want) {
+				t.Fatalf("packet %d into the tunnel:\n%x\nwant\n%x", seq, got, want)
+			}
+		}
+	}
+	through()
+
+	turnOn()
+	burst(t, conn, n)
+	dropped := call.Exit{Realm: platform, Verdict: "drop", Reason: "not-plain"}
+	for deadline := time.Now().Add(5 * time.Second); exitsOf(t, e)[dropped] == 0; time.Sleep(time.Millisecond) {
+		if time.Now().After(deadline) {
+			t.Fatalf("nothing merged was dropped: %v", exitsOf(t, e))
+		}
+	}
+	w.update(t, e, cfg.Realms)
+	through() // and no write is refused by an ICMP message
+
+	shut(t, e)
+	w.unload(t, cfg.Pins)
+	for _, device := range devices {
+		w.wantGRO(t, device, "on")
+	}
+}
+
 // TestTunnel: a call between an Ethernet device and one without link layer (M2). XDP leaves what is for
 // the tunnel to TC; TC gives what comes out of it the next hop's header, with the tags and priorities that it
 // has. Both ways packets are marked, a hop older, with right checksums (M3), and counted once.

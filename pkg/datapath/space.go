@@ -15,8 +15,9 @@ import (
 // whichever thread uses them.
 type space struct {
 	netlink *netlink.Handle
-	control int    // socket for ioctl
-	cookie  uint64 // unlike the inode number of a namespace, never used again
+	link    func(ifindex int) (netlink.Link, error) // of netlink; tests have it fail
+	control int                                     // socket for ioctl
+	cookie  uint64                                  // unlike the inode number of a namespace, never used again
 }
 
 func openSpace() (_ *space, err error) {
@@ -24,6 +25,7 @@ func openSpace() (_ *space, err error) {
 	if s.netlink, err = netlink.NewHandle(unix.NETLINK_ROUTE); err != nil {
 		return nil, fmt.Errorf("open a netlink socket: %w", err)
 	}
+	s.link = s.netlink.LinkByIndex
 	if s.control, err = unix.Socket(unix.AF_INET, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0); err != nil {
 		s.netlink.Close()
 		return nil, fmt.Errorf("open a control socket: %w", err)
@@ -51,7 +53,7 @@ func gone(err error) bool {
 }
 
 func (s *space) device(ifindex int) (*netlink.LinkAttrs, error) {
-	l, err := s.netlink.LinkByIndex(ifindex)
+	l, err := s.link(ifindex)
 	if err != nil {
 		return nil, fmt.Errorf("device with index %d: %w", ifindex, err)
 	}
@@ -66,7 +68,7 @@ func hasLinkLayer(attrs *netlink.LinkAttrs) bool {
 // isPolled: with native XDP the device hands over packets by NAPI. A tap does so when somebody writes
 // to it.
 func (s *space) isPolled(ifindex int) (bool, error) {
-	l, err := s.netlink.LinkByIndex(ifindex)
+	l, err := s.link(ifindex)
 	if err != nil {
 		return false, fmt.Errorf("device with index %d: %w", ifindex, err)
 	}

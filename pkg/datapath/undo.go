@@ -13,9 +13,14 @@ const maxDevices = 4096
 
 // What undo remembers of a device.
 const (
-	undoVLANOffload = 1 << iota // VLAN receive offload was on
-	undoQdisc                   // the clsact qdisc is ours
-	undoFilter                  // so is a filter there
+	undoVLANOffload   = 1 << iota // VLAN receive offload was on
+	undoQdisc                     // the clsact qdisc is ours
+	undoFilter                    // so is a filter there
+	undoGROList                   // rx-gro-list was on
+	undoGROForwarding             // rx-udp-gro-forwarding was on
+
+	undoGRO      = undoGROList | undoGROForwarding
+	undoOffloads = undoVLANOffload | undoGRO
 )
 
 // undo remembers what was done to devices and does not end with the programs. It is
@@ -87,28 +92,26 @@ func (u *undo) device(s *space, ifindex int) error {
 	if u.has(ifindex, undoQdisc) {
 		errs = append(errs, s.removeQdisc(ifindex))
 	}
-	if u.has(ifindex, undoVLANOffload) {
-		errs = append(errs, s.setVLANReceiveOffload(ifindex))
-	}
+	errs = append(errs, s.setOffloads(ifindex, u.done[ifindex]))
 	if err := errors.Join(errs...); err != nil {
 		return err
 	}
 	return u.drop(ifindex)
 }
 
-// offload puts VLAN receive offload back alone: while the programs stay, and no call is left
-// that would lose its tags by it.
-func (u *undo) offload(s *space) error {
+// offloads puts those back alone: while the programs stay, and no call is left that would lose its tags or
+// its packets by it.
+func (u *undo) offloads(s *space) error {
 	var errs []error
 	for _, ifindex := range u.devices() {
-		if !u.has(ifindex, undoVLANOffload) {
+		if !u.has(ifindex, undoOffloads) {
 			continue
 		}
-		if err := s.setVLANReceiveOffload(ifindex); err != nil {
+		if err := s.setOffloads(ifindex, u.done[ifindex]); err != nil {
 			errs = append(errs, err)
 			continue
 		}
-		errs = append(errs, u.write(ifindex, u.done[ifindex]&^undoVLANOffload))
+		errs = append(errs, u.write(ifindex, u.done[ifindex]&^undoOffloads))
 	}
 	return errors.Join(errs...)
 }

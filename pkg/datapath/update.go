@@ -4,6 +4,8 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+
+	"github.com/vishvananda/netlink"
 )
 
 // Update tells where the realms are now: their points may be others, and devices may have come, gone, or
@@ -11,7 +13,7 @@ import (
 // moment. Programs are put on devices that have none of ours, be it that they have just been made in the
 // place of others with the same index, and taken off those that have no point any more. Devices that do
 // not exist are left out. It must be called in the network namespace of Open. The error joins those of
-// devices; all others are served.
+// devices; all others are served. If a device cannot be read nothing changes.
 func (e *Engine) Update(realms []Realm) error {
 	if err := validateRealms(realms); err != nil {
 		return err
@@ -57,34 +59,37 @@ func (e *Engine) sameRealms(realms []Realm) error {
 }
 
 // present leaves out the points whose devices do not exist, or are not what the realm says: those are unfit.
-func (e *Engine) present(realms []Realm) (here []Realm, unfit error) {
+// A device that could not be read may be fine: that is err, and nothing is known.
+func (e *Engine) present(realms []Realm) (here []Realm, unfit, err error) {
 	there := map[int]bool{}
 	for _, ifindex := range deviceList(realms) {
-		fits, err := e.fits(ifindex, isBare(realms, ifindex))
-		there[ifindex], unfit = fits, errors.Join(unfit, err)
+		attrs, err := e.space.device(ifindex)
+		if gone(err) {
+			e.log.Info("a realm's device is not there yet", "ifindex", ifindex)
+			continue
+		}
+		if err != nil {
+			return nil, nil, err
+		}
+		misfit := fits(attrs, isBare(realms, ifindex))
+		there[ifindex], unfit = misfit == nil, errors.Join(unfit, misfit)
 	}
 	here = slices.Clone(realms)
 	for i, r := range realms {
 		here[i].Points = slices.DeleteFunc(slices.Clone(r.Points), func(p Point) bool { return !there[p.Ifindex] })
 	}
-	return here, unfit
+	return here, unfit, nil
 }
 
-// fits reports whether a device exists. One that is not as the realms say is an error.
-func (e *Engine) fits(ifindex int, bare bool) (bool, error) {
-	attrs, err := e.space.device(ifindex)
+// fits tells whether a device is as the realms say.
+func fits(attrs *netlink.LinkAttrs, bare bool) error {
 	switch {
-	case gone(err):
-		e.log.Info("a realm's device is not there yet", "ifindex", ifindex)
-		return false, nil
-	case err != nil:
-		return false, err
 	case bare && hasLinkLayer(attrs):
-		return false, fmt.Errorf("%s has a link layer, which is not what its realm says", attrs.Name)
+		return fmt.Errorf("%s has a link layer, which is not what its realm says", attrs.Name)
 	case !bare && !hasLinkLayer(attrs):
-		return false, fmt.Errorf("%s has no link layer, which is not what its realm says", attrs.Name)
+		return fmt.Errorf("%s has no link layer, which is not what its realm says", attrs.Name)
 	}
-	return true, nil
+	return nil
 }
 
 // linkDevices are the devices that XDP can redirect to.
@@ -103,10 +108,14 @@ func linkDevices(realms []Realm) map[int]bool {
 // arrange brings the tables in step with the realms, but for what goes: that is for leave, when the
 // programs are where they shall be. unfit tells of devices that are left out.
 func (e *Engine) arrange(realms []Realm) (unfit, err error) {
-	if err := e.describe(realms); err != nil {
+	here, unfit, err := e.present(realms)
+	if err != nil {
 		return nil, err
 	}
-	e.here, unfit = e.present(realms)
+	if err := e.describe(realms); err != nil {
+		return unfit, err
+	}
+	e.here = here
 	if e.next, err = e.tables.layOut(spotsOf(e.objs.Realms.MaxEntries()), e.here, e.realms); err != nil {
 		return unfit, err
 	}
@@ -159,7 +168,7 @@ func (e *Engine) bury(ifindex int) error {
 			continue
 		}
 		e.log.Warn("our program does not run on this device any more: it is attached again", "device", h.Device, "hook", h.Hook)
-		if h.Hook == hookXDP {
+		if h.Hook == hookXDP || e.hookOn(ifindex, hookXDP) == nil {
 			// What was remembered is of the former device.
 			if err := e.undo.drop(ifindex); err != nil {
 				return err

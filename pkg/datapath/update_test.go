@@ -1,9 +1,11 @@
 package datapath
 
 import (
+	"bytes"
 	"encoding/json"
 	"errors"
 	"fmt"
+	"log/slog"
 	"net"
 	"net/netip"
 	"os"
@@ -11,6 +13,9 @@ import (
 	"slices"
 	"strings"
 	"testing"
+
+	"github.com/vishvananda/netlink"
+	"golang.org/x/sys/unix"
 
 	"github.com/tandem-sbc/tandem/pkg/call"
 )
@@ -217,6 +222,28 @@ func TestDeviceThatComesLater(t *testing.T) {
 	w.unload(t, cfg.Pins)
 }
 
+// TestOpenLeavesOut: at the start too, a device that is not what its realm says is said, and keeps no other from
+// being served.
+func TestOpenLeavesOut(t *testing.T) {
+	w := newWire(t)
+	cfg := w.config("")
+	fit := cfg.Realms
+	cfg.Realms = pointed(fit, carrier, Point{Ifindex: w.peer.index, Bare: true})
+	var said bytes.Buffer
+	cfg.Log = slog.New(slog.NewTextHandler(&said, nil))
+	e := w.start(t, cfg)
+	if got, left := hooksOn(e, w.platform.index), hooksOn(e, w.peer.index); len(got) != 2 || len(left) != 0 {
+		t.Errorf("hooks %v are on the device that fits, %v on the other", got, left)
+	}
+	if !strings.Contains(said.String(), "tdmcarr has a link layer") {
+		t.Errorf("the log says\n%s", said.String())
+	}
+	w.update(t, e, fit)
+	if got := hooksOn(e, w.peer.index); len(got) != 2 {
+		t.Errorf("hooks %v are on the device once its realm says what it is", got)
+	}
+}
+
 // TestUpdateRefuses what takes a restart, and what contradicts itself.
 func TestUpdateRefuses(t *testing.T) {
 	w := newWire(t)
@@ -261,6 +288,45 @@ func TestUpdateRefuses(t *testing.T) {
 	if err := e.Update(cfg.Realms); !errors.Is(err, ErrClosed) {
 		t.Errorf("closed: %v", err)
 	}
+}
+
+// TestUpdateCannotRead: a device that the kernel could not tell of, as under memory pressure, is no device that does
+// not fit. Programs and tables stay, media goes on, and what else changed is done by the next Update.
+func TestUpdateCannotRead(t *testing.T) {
+	w := newWire(t)
+	cfg := w.config(newPins(t))
+	e := w.start(t, cfg)
+	flow := twoWay()[0]
+	if err := e.Install([]call.Flow{flow}); err != nil {
+		t.Fatal(err)
+	}
+	read := e.space.link
+	e.space.link = func(ifindex int) (netlink.Link, error) {
+		if ifindex == w.platform.index {
+			return nil, unix.ENOBUFS
+		}
+		return read(ifindex)
+	}
+	var err error
+	w.gateway.Do(func() { err = e.Update(pointed(cfg.Realms, carrier)) })
+	if !errors.Is(err, unix.ENOBUFS) {
+		t.Errorf("Update returns %v", err)
+	}
+	for _, ifindex := range []int{w.platform.index, w.peer.index} {
+		if got := hooksOn(e, ifindex); len(got) != 2 {
+			t.Errorf("hooks %v are on device %d", got, ifindex)
+		}
+	}
+	wantTables(t, e)
+	w.wantForwarded(t, flow, 5)
+
+	e.space.link = read
+	w.update(t, e, pointed(cfg.Realms, carrier))
+	if got := hooksOn(e, w.peer.index); len(got) != 0 {
+		t.Errorf("hooks %v are on a device that no realm has any more", got)
+	}
+	shut(t, e)
+	w.unload(t, cfg.Pins)
 }
 
 // TestUpdateServesOthers: a device that is taken is an error that says so, and all others are served.

@@ -65,7 +65,7 @@ func needTunnels(t *testing.T, s *netspace.Space) {
 		var err error
 		s.Do(func() { out, err = exec.Command("ip", strings.Fields(args)...).CombinedOutput() })
 		if err != nil {
-			t.Skipf("this kernel has no %s: %s", feature, out)
+			netspace.Lacks(t, "this kernel has no %s: %s", feature, out)
 		}
 	}
 }

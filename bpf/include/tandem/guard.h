@@ -154,9 +154,9 @@ static __always_inline int judge(struct packet *p)
 }
 
 /*
- * Whether a packet with IP options, or the first of several fragments, is for a media port. The stack
- * would put it together, find no socket, and tell the peer so by ICMP: an end to calls that anybody could
- * bring about.
+ * Whether a packet with IP options, the first of several fragments, or several packets in one are for a
+ * media port. The stack would put it together, or take it apart, find no socket, and tell the peer so by
+ * ICMP: an end to calls that anybody could bring about.
  */
 static __always_inline int is_for_media(struct packet *p)
 {
@@ -202,7 +202,8 @@ static __always_inline int guard(struct packet *p)
 			return CARRY_ON;
 		p->stack = STACK_NOT_MEDIA;
 	}
-	if ((p->stack == STACK_IP_OPTIONS || p->stack == STACK_FRAGMENT) && is_for_media(p))
+	if ((p->stack == STACK_IP_OPTIONS || p->stack == STACK_FRAGMENT || p->stack == STACK_SEGMENTS) &&
+	    is_for_media(p))
 		return DROP_NOT_PLAIN;
 	return is_judged(p) ? p->stack : judge(p);
 }

@@ -110,7 +110,8 @@ static __always_inline int parse_bare(struct packet *p)
 	return CARRY_ON;
 }
 
-/* The gate that reads the link layer. Of several packets in one only that is asked for (see parse). */
+/* The gate that reads the link layer. Several packets in one are no media (see parse), and have their headers
+ * in one piece. */
 static __always_inline int parse_link(struct packet *p)
 {
 	if (p->skb && !p->skb->gso_size)
@@ -158,9 +159,6 @@ static __always_inline int parse(struct packet *p)
 	struct udp *udp;
 	__u32 version, total, length;
 
-	/* Several packets in one, which has neither a length nor a sequence number of its own. */
-	if (p->skb && p->skb->gso_size)
-		return STACK_SEGMENTS;
 	if (p->type != ETHERTYPE_IPV4)
 		return STACK_NOT_IPV4;
 
@@ -176,6 +174,9 @@ static __always_inline int parse(struct packet *p)
 		return leave_to_stack(p, STACK_IP_OPTIONS);
 	if ((bpf_ntohs(ip->ttl_protocol) & 0xff) != IPPROTO_UDP)
 		return leave_to_stack(p, STACK_NOT_UDP);
+	/* Several packets in one, which has neither a length nor a sequence number of its own. */
+	if (p->skb && p->skb->gso_size)
+		return leave_to_stack(p, STACK_SEGMENTS);
 	if (ip->fragment & IP_FRAGMENT)
 		return leave_to_stack(p, STACK_FRAGMENT);
 	if ((void *)(udp + 1) > p->end)
