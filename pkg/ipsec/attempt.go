@@ -2,6 +2,7 @@ package ipsec
 
 import (
 	"context"
+	"slices"
 	"strings"
 	"time"
 
@@ -31,13 +32,49 @@ func (k *keeper) end(ctx context.Context, s ikeSA) {
 	}
 }
 
-// supersede ends one of two SAs that do the same. Before the peer hears of it our policies
-// point to the one that stays, so that nothing is under way by the other one.
-func (k *keeper) supersede(ctx context.Context, t *tunnel, s sa) {
-	if err := steer(k.realm.Namespace, t.IfID, t.current.child.Out); err != nil {
+// steerTime is how long our policies point to the SA that stays before the others are ended.
+const steerTime = time.Second
+
+// supersede ends SAs that do the same as the current one. Before the peer hears of it our policies
+// point to the one that stays, so that nothing is under way by the others. While keys change,
+// charon points them elsewhere.
+func (k *keeper) supersede(ctx context.Context, t *tunnel, superfluous []sa, sas []ikeSA, states []state, now time.Time) {
+	out := t.current.child.Out
+	there := slices.ContainsFunc(states, func(s state) bool { return s.ifID == t.IfID && s.id.dst == t.Remote && s.id.spi == out })
+	if len(superfluous) == 0 || !there || rekeying(t.Name, sas) {
+		t.steered = 0
+		return
+	}
+	moved, err := steer(k.realm.Namespace, t.IfID, out)
+	if err != nil {
 		k.log.Warn("superfluous security association is left", "realm", k.realm.Name, "tunnel", t.Name, "error", err)
 		return
 	}
+	if moved || t.steered != out {
+		t.steered, t.steeredAt = out, now
+	}
+	if now.Sub(t.steeredAt) < steerTime {
+		return
+	}
+	for _, s := range superfluous {
+		k.dismiss(ctx, t, s)
+	}
+}
+
+// rekeying is true if a CHILD_SA of a tunnel is being replaced.
+func rekeying(name string, sas []ikeSA) bool {
+	for _, s := range sas {
+		for _, c := range s.Children {
+			if s.Name == name && (c.State == "REKEYING" || c.State == "REKEYED") {
+				return true
+			}
+		}
+	}
+	return false
+}
+
+// dismiss ends a superfluous SA: with its IKE_SA, unless that is the current one's too.
+func (k *keeper) dismiss(ctx context.Context, t *tunnel, s sa) {
 	kind, id := "ike-id", s.ike.ID
 	if s.ike.ID == t.current.ike.ID {
 		kind, id = "child-id", s.child.ID
@@ -72,10 +109,11 @@ func (k *keeper) attempt(ctx context.Context, t *tunnel, now time.Time) {
 	})
 }
 
-// ended takes in an attempt that has ended.
-func (k *keeper) ended(a attempt) {
+// ended takes in an attempt that has ended. The next one waits also if this one came through: the
+// peer may undo it at once.
+func (k *keeper) ended(a attempt, now time.Time) {
 	t := a.tunnel
-	t.trying = false
+	t.trying, t.next = false, later(t.next, now.Add(time.Second))
 	if a.err == nil {
 		return
 	}
@@ -101,12 +139,21 @@ func (k *keeper) notice(e vici.Event, now time.Time) bool {
 		for _, s := range sections(e.Message) {
 			if t := k.named(clip(s.name)); t != nil && e.Name == "ike-rekey" {
 				t.ikeRekeys++
+				t.renamed(section(s.body, "old"), section(s.body, "new"))
 			} else if t != nil {
 				t.childRekeys++
 			}
 		}
 	}
 	return true
+}
+
+// renamed takes in that an IKE_SA has another one in its place, which has its children: the end of
+// the old one is none of the tunnel's.
+func (t *tunnel) renamed(before, after *vici.Message) {
+	if id := text(before, "uniqueid"); id != "" && id == t.current.ike.ID {
+		t.current.ike.ID, t.current.ike.Initiator = text(after, "uniqueid"), text(after, "initiator-spi")
+	}
 }
 
 func (k *keeper) named(name string) *tunnel {

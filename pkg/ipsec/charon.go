@@ -38,8 +38,8 @@ type charon struct {
 	namespace string
 	// instance is the name of its unit's instance, if systemd is to run it.
 	instance string
-	// process is the last one that was seen.
-	process process
+	// process is the last one that was seen, kept the one that is in the file.
+	process, kept process
 }
 
 // process is a process that no other takes for another, whatever becomes of its number.
@@ -102,18 +102,27 @@ func (c *charon) running() bool {
 	return true
 }
 
-// found takes note of the process behind the socket. Its number and start are kept in a
-// file, for a charon whose socket does not answer or was removed.
+// found takes note of the process behind the socket.
 func (c *charon) found(pid int) error {
 	p, err := lookUp(pid)
 	if err != nil {
 		return err
 	}
-	if p == c.process {
+	c.process = p
+	return nil
+}
+
+// keep writes the process's number and start to a file, for a charon whose socket does not answer
+// or was removed.
+func (c *charon) keep() error {
+	if c.process == c.kept {
 		return nil
 	}
-	c.process = p
-	return writeFile(c.file(processFile), []byte(p.String()+"\n"))
+	if err := writeFile(c.file(processFile), []byte(c.process.String()+"\n")); err != nil {
+		return err
+	}
+	c.kept = c.process
+	return nil
 }
 
 func (c *charon) remembered() process {
@@ -283,7 +292,10 @@ func (c *charon) startProcess(context.Context) error {
 	if err := cmd.Process.Release(); err != nil {
 		return err
 	}
-	return c.found(pid)
+	if err := c.found(pid); err != nil {
+		return err
+	}
+	return c.keep()
 }
 
 // end ends the process: gently it tells its peers first. A process that does not end

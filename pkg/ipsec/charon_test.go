@@ -1,6 +1,7 @@
 package ipsec
 
 import (
+	"errors"
 	"os"
 	"path/filepath"
 	"strings"
@@ -62,7 +63,7 @@ func TestProcesses(t *testing.T) {
 		}
 	}
 	c := charon{folder: t.TempDir()}
-	if err := c.found(os.Getpid()); err != nil {
+	if err := errors.Join(c.found(os.Getpid()), c.keep()); err != nil {
 		t.Fatal(err)
 	}
 	if !c.running() {

@@ -8,11 +8,14 @@ type candidate struct {
 	// up means that it carries traffic, without a break since since.
 	up    bool
 	since time.Time
+	// silent means that its monitor has never had an answer.
+	silent bool
 }
 
 // choose says which of a realm's tunnels, given in the order of their rank, carries its
 // traffic: "" is none. The current one stays while it is up, until a better one has been up
-// for returnAfter without a break; thus a tunnel that flaps does not move traffic each time.
+// for returnAfter without a break; thus a tunnel that flaps does not move traffic each time. Nor
+// does one that nobody has answered by take it from one that somebody has.
 // again is when the answer may be another with nothing else changed; zero is never.
 func choose(tunnels []candidate, current string, now time.Time, returnAfter time.Duration) (active string, again time.Time) {
 	first := -1
@@ -24,7 +27,7 @@ func choose(tunnels []candidate, current string, now time.Time, returnAfter time
 			continue
 		}
 		for _, better := range tunnels[:i] {
-			if !better.up {
+			if !better.up || better.silent && !t.silent {
 				continue
 			}
 			due := better.since.Add(returnAfter)

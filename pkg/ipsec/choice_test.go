@@ -55,7 +55,7 @@ func TestChoose(t *testing.T) {
 			}
 		})
 	}
-	if got, _ := choose([]candidate{{"t1", true, at(100)}, {"t2", true, at(1)}}, "t2", at(100), 0); got != "t1" {
+	if got, _ := choose([]candidate{{name: "t1", up: true, since: at(100)}, {name: "t2", up: true, since: at(1)}}, "t2", at(100), 0); got != "t1" {
 		t.Errorf("with return_after 0 got %q, want the primary at once", got)
 	}
 }

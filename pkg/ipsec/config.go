@@ -51,7 +51,7 @@ type Config struct {
 	Keying       string `yaml:"keying" json:"keying" enum:"ike,manual" doc:"Where keys come from: ike negotiates them (IKEv2); manual takes them from manual, for peers without IKE."`
 	NATTraversal string `yaml:"nat_traversal" json:"nat_traversal" enum:"auto,always,never" doc:"With ike: ESP inside UDP port 4500 when a NAT is found (auto), or always. never does not carry traffic by a tunnel in which a NAT was found: it is ended, with the cause nat-detected."` // I4
 
-	Monitor         string        `yaml:"monitor" json:"monitor" doc:"Whom to send echo requests (ICMP) to, through the tunnel: auto is the first target of the realm's first trunk, and its silence counts only once it has answered; none is nobody; or an IPv4 address, which has to answer."`
+	Monitor         string        `yaml:"monitor" json:"monitor" doc:"Whom to send echo requests (ICMP) to, through the tunnel: auto is the first target of the realm's first trunk, and its silence counts only once it has answered; none is nobody; or an IPv4 address, which has to answer. With auto all tunnels of a realm ask the same host: if that alone falls silent none of them is used, and the realm is out of service. Where that host may fail by itself, give an address behind the peer that does not."`
 	MonitorInterval time.Duration `yaml:"monitor_interval" json:"monitor_interval" range:"100ms-1m" doc:"Time between two echo requests."`
 	MonitorLost     int           `yaml:"monitor_lost" json:"monitor_lost" range:"1-100" doc:"Echo requests in a row without an answer after which the tunnel is not used."`
 

@@ -19,6 +19,7 @@ import (
 	"github.com/vishvananda/netns"
 
 	"github.com/tandem-sbc/tandem/pkg/call"
+	"github.com/tandem-sbc/tandem/tests/netspace"
 )
 
 // Addresses of the lab: the outer ones of both sides, and the inner ones.
@@ -43,7 +44,7 @@ func needsXfrm(t *testing.T) {
 		return netlink.LinkAdd(&netlink.Xfrmi{LinkAttrs: netlink.LinkAttrs{Name: "tdmprobe", ParentIndex: 1}, Ifid: 1})
 	})
 	if err != nil {
-		t.Skipf("the kernel has no xfrm interfaces (CONFIG_XFRM_INTERFACE): %v", err)
+		netspace.Lacks(t, "the kernel has no xfrm interfaces (CONFIG_XFRM_INTERFACE): %v", err)
 	}
 }
 

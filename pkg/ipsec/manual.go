@@ -340,16 +340,14 @@ func (m *manual) sweep(now time.Time) (again time.Time, err error) {
 	return again, err
 }
 
-// up asks the kernel whether all that the last apply made is there. An error is none of the
-// tunnel's, so it is not up then either: apply says what is wrong.
-func (m *manual) up() bool {
+// up asks the kernel whether all that the last apply made is there. An error says nothing about it.
+func (m *manual) up() (complete bool, err error) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	if len(m.wanted) == 0 {
-		return false
+		return false, nil
 	}
-	complete := false
-	err := inNamespace(m.path, func() error {
+	err = inNamespace(m.path, func() error {
 		have, err := m.look(nil)
 		if err != nil {
 			return err
@@ -364,10 +362,10 @@ func (m *manual) up() bool {
 			}
 		}
 		missing, _, err := m.comparePolicies()
-		complete = len(missing) == 0
+		complete = err == nil && len(missing) == 0
 		return err
 	})
-	return err == nil && complete
+	return complete, err
 }
 
 // changes counts changes of keys since the daemon's start.
@@ -377,21 +375,37 @@ func (m *manual) changes() uint64 {
 	return m.count
 }
 
-// remove removes all that manual keying has made for this tunnel. What IKE has made stays.
-func (m *manual) remove() error {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	return inNamespace(m.path, func() error {
-		have, err := m.look(nil)
+// removeManual removes what manual keying has made in a namespace, but for the interfaces of keep,
+// and returns how much that was. What IKE has made stays.
+func removeManual(path string, keep map[uint32]bool) (removed int, err error) {
+	ours := func(ifID, reqID uint32) bool { return ifID != 0 && reqID == manualReqID+ifID && !keep[ifID] }
+	err = inNamespace(path, func() error {
+		states, err := manualStates(ours)
 		if err != nil {
 			return err
 		}
-		var errs []error
-		for _, h := range have {
-			errs = append(errs, m.delete(h.id))
+		policies, err := manualPolicies(ours)
+		if err != nil {
+			return err
 		}
-		m.wanted = nil
-		clear(m.retiring)
-		return errors.Join(append(errs, m.removePolicies())...)
+		removed = len(states) + len(policies)
+		errs := []error{deletePolicies(policies)}
+		for _, s := range states {
+			errs = append(errs, removeState(s))
+		}
+		return errors.Join(errs...)
 	})
+	return removed, err
+}
+
+func manualStates(ours func(ifID, reqID uint32) bool) ([]state, error) {
+	var list []state
+	err := eachState(nil, func(message []byte) error {
+		s, err := parseState(message, nil)
+		if err == nil && s.id.proto == unix.IPPROTO_ESP && ours(s.ifID, s.reqID) {
+			list = append(list, s)
+		}
+		return err
+	})
+	return list, err
 }

@@ -2,6 +2,7 @@ package ipsec
 
 import (
 	"context"
+	"log/slog"
 	"reflect"
 	"strings"
 	"testing"
@@ -10,11 +11,21 @@ import (
 	"github.com/tandem-sbc/tandem/pkg/call"
 )
 
+// isComplete is true if all that m has made is there.
+func isComplete(t *testing.T, m *manual) bool {
+	t.Helper()
+	up, err := m.up()
+	if err != nil {
+		t.Error(err)
+	}
+	return up
+}
+
 // I5: manual keys carry traffic both ways, and what is there is left alone: applying again, also
 // by a daemon that has just started, changes no association, so that sequence numbers go on.
 func TestManualKeysCarryAndStay(t *testing.T) {
 	l := newLab(t)
-	if l.gateway.up() {
+	if isComplete(t, l.gateway) {
 		t.Error("up before the keys are applied")
 	}
 	l.apply(t, l.gateway, l.far)
@@ -33,8 +44,8 @@ func TestManualKeysCarryAndStay(t *testing.T) {
 	if tos := wire.next(t)[1]; tos != expedited {
 		t.Errorf("the outer header has TOS %#x, the inner one %#x", tos, expedited)
 	}
-	if !l.gateway.up() || l.gateway.changes() != 0 {
-		t.Errorf("up is %v, %d changes", l.gateway.up(), l.gateway.changes())
+	if !isComplete(t, l.gateway) || l.gateway.changes() != 0 {
+		t.Errorf("up is %v, %d changes", isComplete(t, l.gateway), l.gateway.changes())
 	}
 	if warnings := strings.Count(l.log.String(), "level=WARN"); warnings != 2 {
 		t.Errorf("%d warnings of keys that may have been used, want one of each side:\n%s", warnings, l.log)
@@ -46,8 +57,8 @@ func TestManualKeysCarryAndStay(t *testing.T) {
 	if after := l.outer.IP(t, "-s xfrm state"); after != before {
 		t.Errorf("a restart changed\n%s\nto\n%s", before, after)
 	}
-	if warnings := strings.Count(l.log.String(), "level=WARN"); warnings != 2 || restarted.changes() != 0 || !restarted.up() {
-		t.Errorf("after the restart %d warnings, %d changes, up is %v", warnings, restarted.changes(), restarted.up())
+	if warnings := strings.Count(l.log.String(), "level=WARN"); warnings != 2 || restarted.changes() != 0 || !isComplete(t, restarted) {
+		t.Errorf("after the restart %d warnings, %d changes, up is %v", warnings, restarted.changes(), isComplete(t, restarted))
 	}
 	for range 20 {
 		out.send(t)
@@ -203,10 +214,10 @@ func TestManualRepairAndRemove(t *testing.T) {
 		"xfrm policy delete src 10.50.0.0/24 dst 10.60.0.1/32 dir in if_id 1",
 	} {
 		l.outer.IP(t, command)
-		if l.gateway.up() {
+		if isComplete(t, l.gateway) {
 			t.Errorf("up after: ip %s", command)
 		}
-		if l.apply(t, l.gateway); !l.gateway.up() {
+		if l.apply(t, l.gateway); !isComplete(t, l.gateway) {
 			t.Errorf("not put back after: ip %s", command)
 		}
 	}
@@ -220,14 +231,65 @@ func TestManualRepairAndRemove(t *testing.T) {
 	if strings.Count(l.outer.IP(t, "xfrm policy"), "if_id 0x1") != 4 {
 		t.Errorf("one network wants 3 policies beside the foreign one:\n%s", l.outer.IP(t, "xfrm policy"))
 	}
-	if err := l.gateway.remove(); err != nil {
-		t.Fatal(err)
+	if n, err := removeManual(l.outer.Path, map[uint32]bool{1: true}); n != 0 || err != nil || !isComplete(t, l.gateway) {
+		t.Fatalf("%d are removed of a tunnel that is kept, %v", n, err)
 	}
-	if left := l.outer.IP(t, "xfrm state") + l.outer.IP(t, "xfrm policy"); left != foreign || l.gateway.up() {
+	if n, err := removeManual(l.outer.Path, nil); n != 5 || err != nil {
+		t.Fatalf("%d are removed, want 2 associations and 3 policies: %v", n, err)
+	}
+	if left := l.outer.IP(t, "xfrm state") + l.outer.IP(t, "xfrm policy"); left != foreign || isComplete(t, l.gateway) {
 		t.Errorf("removing left\n%s\nof\n%s", left, foreign)
 	}
-	if err := l.gateway.remove(); err != nil {
-		t.Errorf("removing again: %v", err)
+	if n, err := removeManual(l.outer.Path, nil); n != 0 || err != nil {
+		t.Errorf("removing again: %d, %v", n, err)
+	}
+}
+
+// keeperOf keeps one tunnel of the lab.
+func (l *lab) keeperOf(t *testing.T, tunnel Tunnel) *keeper {
+	t.Helper()
+	c, err := newCharon(l.dir, "gw", "test", l.outer.Path, DefaultCharon)
+	if err != nil {
+		t.Fatal(err)
+	}
+	r := Realm{Name: "test", Namespace: l.outer.Path, Inner: us, Tunnels: []Tunnel{tunnel}}
+	return newKeeper(r, c, slog.New(slog.NewTextHandler(l.log, nil)), func(State) {})
+}
+
+// A reload with keys that cannot be used leaves the tunnel up by the old ones, and says so.
+func TestManualReloadOfBadKeys(t *testing.T) {
+	l := newLab(t)
+	k := l.keeperOf(t, l.gateway.tunnel)
+	x := k.tunnels[0]
+	k.lookManual(t.Context(), x, time.Now())
+	l.write(t, "gateway.in", "0x1001")
+	if err := k.apply(t.Context()); err == nil || !strings.Contains(err.Error(), "tunnel gateway") {
+		t.Errorf("error %v does not name the tunnel", err)
+	}
+	k.lookManual(t.Context(), x, time.Now())
+	if x.state != call.TunnelUp || x.failures[causeKey] != 1 {
+		t.Errorf("%s, failures %v", x.state, x.failures)
+	}
+	contains(t, l.log.String(), "goes on with its old keys")
+	if strings.Contains(l.log.String(), "tunnel is not up") {
+		t.Errorf("taken for down:\n%s", l.log)
+	}
+	l.log.noKeys(t)
+}
+
+// A tunnel that is IKE's now has nothing of its manual keys in charon's way.
+func TestManualBecomesIKE(t *testing.T) {
+	l := newLab(t)
+	l.apply(t, l.gateway)
+	l.keeperOf(t, l.gateway.tunnel).sweepManual()
+	if !isComplete(t, l.gateway) {
+		t.Fatal("a tunnel that is still manual has lost its associations")
+	}
+	negotiated := l.gateway.tunnel
+	negotiated.Keying = IKE
+	l.keeperOf(t, negotiated).sweepManual()
+	if left := l.outer.IP(t, "xfrm state") + l.outer.IP(t, "xfrm policy"); left != "" {
+		t.Errorf("left are\n%s", left)
 	}
 }
 
@@ -251,13 +313,13 @@ func TestManualErrors(t *testing.T) {
 			t.Errorf("error %v shows a key", err)
 		}
 		l.write(t, "gateway.in", "0x1001 "+key("1"))
-		if after := heldBy(t, l.gateway); !reflect.DeepEqual(before, after) || !l.gateway.up() {
+		if after := heldBy(t, l.gateway); !reflect.DeepEqual(before, after) || !isComplete(t, l.gateway) {
 			t.Errorf("%v became %v", before, after)
 		}
 	}
 	gone := newManual(l.gateway.tunnel, us, "/run/netns/tdm-not-there", l.gateway.log)
-	if err := gone.apply(context.Background()); err == nil || !strings.Contains(err.Error(), "tdm-not-there") || gone.up() {
-		t.Errorf("namespace that is not there: error %v, up is %v", err, gone.up())
+	if err := gone.apply(context.Background()); err == nil || !strings.Contains(err.Error(), "tdm-not-there") {
+		t.Errorf("namespace that is not there: error %v", err)
 	}
 	l.log.noKeys(t)
 }

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
+	"slices"
 
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
@@ -22,14 +23,6 @@ func (m *manual) applyPolicies() error {
 		}
 	}
 	return deletePolicies(stale)
-}
-
-func (m *manual) removePolicies() error {
-	list, err := m.listPolicies()
-	if err != nil {
-		return err
-	}
-	return deletePolicies(list)
 }
 
 func deletePolicies(list []netlink.XfrmPolicy) error {
@@ -72,17 +65,17 @@ func (m *manual) comparePolicies() (missing, stale []netlink.XfrmPolicy, err err
 
 // listPolicies lists those with our reqid.
 func (m *manual) listPolicies() ([]netlink.XfrmPolicy, error) {
+	return manualPolicies(func(ifID, reqID uint32) bool { return ifID == m.tunnel.IfID && reqID == m.reqID() })
+}
+
+func manualPolicies(ours func(ifID, reqID uint32) bool) ([]netlink.XfrmPolicy, error) {
 	list, err := netlink.XfrmPolicyList(netlink.FAMILY_V4)
 	if err != nil {
 		return nil, fmt.Errorf("list policies: %w", err)
 	}
-	var ours []netlink.XfrmPolicy
-	for _, p := range list {
-		if p.Ifid == int(m.tunnel.IfID) && len(p.Tmpls) == 1 && p.Tmpls[0].Reqid == int(m.reqID()) {
-			ours = append(ours, p)
-		}
-	}
-	return ours, nil
+	return slices.DeleteFunc(list, func(p netlink.XfrmPolicy) bool {
+		return len(p.Tmpls) != 1 || !ours(uint32(p.Ifid), uint32(p.Tmpls[0].Reqid))
+	}), nil
 }
 
 // policyPlace is what the kernel finds a policy by.

@@ -31,6 +31,7 @@ type monitor struct {
 	sent, answered uint64
 	at             [remembered]time.Time
 	answers        bool
+	first          time.Time
 	missed         int
 	rtt            time.Duration
 	problem        error
@@ -140,6 +141,9 @@ func (m *monitor) answer(seq uint16, now time.Time) {
 		return
 	}
 	number := m.sent - back
+	if !m.answers {
+		m.first = now
+	}
 	m.answers, m.problem = true, nil
 	m.rtt = now.Sub(m.at[number%remembered])
 	if number > m.answered {
@@ -158,6 +162,13 @@ func (m *monitor) alive() bool {
 
 func (m *monitor) isAlive() bool {
 	return m.missed < m.lost || !m.answers && !m.mustAnswer
+}
+
+// firstAnswer is when the target has first answered; zero is never.
+func (m *monitor) firstAnswer() time.Time {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return m.first
 }
 
 // failure is why requests cannot be sent; nil if they can.

@@ -41,11 +41,14 @@ func keyedStates(path string) ([]state, error) {
 
 // deleteState removes one state. One that is gone already is no error.
 func deleteState(path string, s state) error {
-	err := inNamespace(path, func() error {
-		return netlink.XfrmStateDel(&netlink.XfrmState{
-			Src: s.src.AsSlice(), Dst: s.id.dst.AsSlice(), Proto: netlink.XFRM_PROTO_ESP, Mode: netlink.XFRM_MODE_TUNNEL,
-			Spi: int(s.id.spi), Ifid: int(s.ifID),
-		})
+	return inNamespace(path, func() error { return removeState(s) })
+}
+
+// removeState is deleteState in the thread's namespace.
+func removeState(s state) error {
+	err := netlink.XfrmStateDel(&netlink.XfrmState{
+		Src: s.src.AsSlice(), Dst: s.id.dst.AsSlice(), Proto: netlink.XFRM_PROTO_ESP, Mode: netlink.XFRM_MODE_TUNNEL,
+		Spi: int(s.id.spi), Ifid: int(s.ifID),
 	})
 	if errors.Is(err, unix.ESRCH) {
 		return nil
@@ -57,9 +60,9 @@ func deleteState(path string, s state) error {
 }
 
 // steer points the outbound policies of a tunnel at one SA. charon has the SPI of the SA that
-// it made last in them, so the kernel would take no other one.
-func steer(path string, ifID, spi uint32) error {
-	return inNamespace(path, func() error {
+// it made last in them, so the kernel would take no other one. moved is true if there was one to point.
+func steer(path string, ifID, spi uint32) (moved bool, err error) {
+	err = inNamespace(path, func() error {
 		policies, err := netlink.XfrmPolicyList(netlink.FAMILY_V4)
 		if err != nil {
 			return fmt.Errorf("list policies: %w", err)
@@ -70,12 +73,14 @@ func steer(path string, ifID, spi uint32) error {
 				continue
 			}
 			p.Tmpls[0].Spi = int(spi)
+			moved = true
 			if err := netlink.XfrmPolicyUpdate(&p); err != nil {
 				errs = append(errs, fmt.Errorf("point policy to security association %#x: %w", spi, err))
 			}
 		}
 		return errors.Join(errs...)
 	})
+	return moved, err
 }
 
 // orphans keeps account of states that belong to no charon: those of one that was killed.

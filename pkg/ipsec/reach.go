@@ -4,13 +4,21 @@ import (
 	"context"
 	"errors"
 	"os"
+	"slices"
 	"time"
+
+	"golang.org/x/sys/unix"
 )
 
-// ask makes sure of charon and lists its SAs.
+// ask makes sure of charon and lists its SAs, also if it cannot be brought in line with the config.
 func (k *keeper) ask(ctx context.Context, now time.Time) ([]ikeSA, error) {
 	if err := k.reach(ctx, now); err != nil {
 		return nil, err
+	}
+	if err := k.update(ctx, now); silent(err) {
+		return nil, k.deaf(ctx, err)
+	} else if ctx.Err() == nil {
+		k.refused(err)
 	}
 	sas, err := k.client.sas(ctx)
 	if err != nil {
@@ -31,7 +39,7 @@ func (k *keeper) ask(ctx context.Context, now time.Time) ([]ikeSA, error) {
 // process, which is killed. What it has put into the kernel goes on.
 func (k *keeper) deaf(ctx context.Context, err error) error {
 	k.disconnect()
-	if ctx.Err() != nil || !errors.Is(err, context.DeadlineExceeded) {
+	if ctx.Err() != nil || !silent(err) {
 		return err
 	}
 	if k.silent++; k.silent < maxSilent {
@@ -40,6 +48,19 @@ func (k *keeper) deaf(ctx context.Context, err error) error {
 	k.silent = 0
 	k.log.Warn("charon does not answer and is killed", "realm", k.realm.Name, "process", k.charon.process.pid)
 	return errors.Join(err, k.charon.end(false))
+}
+
+// refused logs once what keeps charon from being in line with the config; it is tried again
+// with each look.
+func (k *keeper) refused(err error) {
+	told := ""
+	if err != nil {
+		told = err.Error()
+	}
+	if told != "" && told != k.told {
+		k.log.Warn("charon is not in line with the config", "realm", k.realm.Name, "error", err)
+	}
+	k.told = told
 }
 
 func (k *keeper) disconnect() {
@@ -54,7 +75,7 @@ func (k *keeper) disconnect() {
 	k.client, k.watcher = nil, nil
 }
 
-// reach makes sure that a charon runs in the realm's namespace, is connected, and knows what it should.
+// reach makes sure that a charon runs in the realm's namespace, and is connected.
 func (k *keeper) reach(ctx context.Context, now time.Time) error {
 	if k.client == nil {
 		if err := k.connect(ctx, now); err != nil {
@@ -72,19 +93,25 @@ func (k *keeper) reach(ctx context.Context, now time.Time) error {
 		}
 		return k.reach(ctx, now)
 	}
+	return nil
+}
+
+// update brings charon in line with the config where that has changed.
+func (k *keeper) update(ctx context.Context, now time.Time) error {
 	if !k.stale && !k.reviewDue(now) {
 		return nil
 	}
-	if err := k.load(ctx, now); err != nil {
-		return k.deaf(ctx, err)
-	}
-	k.stale = false
-	return nil
+	err := k.load(ctx, now)
+	k.stale = err != nil
+	return err
 }
 
 // reviewDue is true if credentials that could not be used are to be read again.
 func (k *keeper) reviewDue(now time.Time) bool {
 	for _, t := range k.tunnels {
+		if t.Keying != IKE {
+			continue
+		}
 		if t.blocked != nil && !now.Before(t.next) {
 			return true
 		}
@@ -95,13 +122,13 @@ func (k *keeper) reviewDue(now time.Time) bool {
 	return false
 }
 
-// connect connects to the charon that runs, or to one that it starts.
+// connect connects to the charon that runs, or to one that it starts where nobody listens.
 func (k *keeper) connect(ctx context.Context, now time.Time) error {
 	err := k.dial(ctx)
 	if err == nil || ctx.Err() != nil {
 		return err
 	}
-	if errors.Is(err, context.DeadlineExceeded) {
+	if !errors.Is(err, unix.ECONNREFUSED) && !errors.Is(err, unix.ENOENT) {
 		return k.deaf(ctx, err)
 	}
 	if now.Before(k.startAt) {
@@ -135,25 +162,48 @@ func (k *keeper) dial(ctx context.Context) error {
 	if err := k.charon.found(c.pid); err != nil {
 		return errors.Join(err, c.close(), w.close())
 	}
+	if err := k.charon.keep(); err != nil {
+		k.log.Warn("charon's process is not kept in its file", "realm", k.realm.Name, "error", err)
+	}
 	k.client, k.watcher = c, w
+	if k.charon.process != k.met {
+		k.met = k.charon.process
+		for _, t := range k.tunnels {
+			t.current.ike.ID = "" // the next charon counts from 1 again
+		}
+	}
 	return nil
 }
 
 // load brings charon in line with the config, and changes nothing that is in line.
 func (k *keeper) load(ctx context.Context, now time.Time) error {
-	if err := k.settings(ctx); err != nil {
+	// Our own files are no reason to do without charon.
+	if err := k.settings(ctx); silent(err) {
 		return err
+	} else if err != nil {
+		k.log.Warn("settings of charon are not renewed", "realm", k.realm.Name, "error", err)
 	}
-	l := loader{client: k.client, inner: k.realm.Inner, record: readRecord(k.charon.file(loadedFile), k.charon.process), now: now}
+	if k.record.Process != k.charon.process.String() {
+		k.record = readRecord(k.charon.file(loadedFile), k.charon.process)
+	}
+	l := loader{client: k.client, inner: k.realm.Inner, record: k.record, now: now}
 	err := l.load(ctx, k.ike())
-	if writeErr := l.record.write(k.charon.file(loadedFile)); writeErr != nil {
-		err = errors.Join(err, writeErr)
+	if err := k.record.write(k.charon.file(loadedFile)); err != nil {
+		k.log.Warn("what charon has been told is not kept for the next daemon", "realm", k.realm.Name, "error", err)
+	}
+	for _, name := range l.replaced {
+		if !slices.Contains(k.replaced, name) {
+			k.replaced = append(k.replaced, name)
+		}
 	}
 	for _, name := range l.old {
 		k.log.Warn("first keys of the tunnel are without perfect forward secrecy: strongSwan is too old for childless IKE_SAs; install 6.0",
 			"realm", k.realm.Name, "tunnel", name)
 	}
 	for _, t := range k.tunnels {
+		if t.Keying != IKE {
+			continue
+		}
 		blocked := l.failed[t.Name]
 		t.until = l.until[t.Name]
 		if blocked != nil {
@@ -163,10 +213,10 @@ func (k *keeper) load(ctx context.Context, now time.Time) error {
 		}
 		t.blocked = blocked
 	}
-	if err != nil {
+	if silent(err) {
 		return err
 	}
-	return k.retire(ctx, l.replaced)
+	return errors.Join(err, k.retire(ctx))
 }
 
 // settings writes strongswan.conf anew and has it read, if it is another one now.
@@ -196,9 +246,10 @@ func (k *keeper) rotate(ctx context.Context) error {
 	return err
 }
 
-// retire ends the SAs of connections that were changed or are not wanted.
-func (k *keeper) retire(ctx context.Context, names []string) error {
-	if len(names) == 0 {
+// retire ends the SAs of connections that were changed or are not wanted. Until it has, they stay
+// on the list.
+func (k *keeper) retire(ctx context.Context) error {
+	if len(k.replaced) == 0 {
 		return nil
 	}
 	sas, err := k.client.sas(ctx)
@@ -206,7 +257,7 @@ func (k *keeper) retire(ctx context.Context, names []string) error {
 		return err
 	}
 	var errs []error
-	for _, name := range names {
+	for _, name := range k.replaced {
 		for _, s := range sas {
 			if s.Name == name {
 				k.log.Info("tunnel is ended, since its config has changed", "realm", k.realm.Name, "tunnel", name)
@@ -214,5 +265,9 @@ func (k *keeper) retire(ctx context.Context, names []string) error {
 			}
 		}
 	}
-	return errors.Join(errs...)
+	if err := errors.Join(errs...); err != nil {
+		return err
+	}
+	k.replaced = nil
+	return nil
 }

@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"net/netip"
 	"os"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -29,6 +30,9 @@ const (
 	blockedRetry = 10 * time.Second
 	// manualRetry is how often manual associations are compared with what they should be.
 	manualRetry = 5 * time.Second
+	// maxUnread is how many looks in a row may fail to read manual associations before their
+	// tunnel is taken for down.
+	maxUnread = 3
 )
 
 // keeper keeps the tunnels of one realm: it looks at what is there, on each event and from
@@ -46,10 +50,21 @@ type keeper struct {
 	// startAt is when charon may be started again, after starts without success.
 	startAt time.Time
 	starts  int
-	// stale is true if charon is to be compared with the config.
-	stale    bool
+	// met is the process that SAs were listed of, record what was loaded into it.
+	met    process
+	record record
+	// stale is true if charon is to be compared with the config; told is what kept it from being
+	// in line the last time.
+	stale bool
+	told  string
+	// replaced are connections whose SAs are to be ended.
+	replaced []string
+	// swept is true once nothing is left of manual keying where there is none.
+	swept    bool
 	orphans  orphans
 	counters *associations
+	// sums are the counters as they were last read, by interface identifier.
+	sums map[uint32]traffic
 
 	tunnels []*tunnel
 	// state is what was told last, causes why no tunnel is up in it; begun is true once it was told.
@@ -75,8 +90,11 @@ func newKeeper(r Realm, c *charon, log *slog.Logger, changed func(State)) *keepe
 	}
 	for i, t := range r.Tunnels {
 		k.tunnels = append(k.tunnels, k.newTunnel(t, i+1))
+		if t.Name == r.Active {
+			k.state.Active = t.Name
+		}
 	}
-	k.publish(nil, time.Now())
+	k.publish(time.Now())
 	return k
 }
 
@@ -172,7 +190,7 @@ func (k *keeper) await(ctx context.Context, timer <-chan time.Time) {
 		case <-k.wake:
 			return
 		case a := <-k.attempts:
-			k.ended(a)
+			k.ended(a, time.Now())
 			return
 		case done := <-k.reloads:
 			k.stale = true
@@ -199,11 +217,15 @@ func (k *keeper) apply(ctx context.Context) error {
 	var errs []error
 	for _, t := range k.tunnels {
 		if t.manual != nil {
-			k.blocked(t, t.manual.apply(ctx), now)
+			k.rekey(ctx, t, now)
 		}
 	}
 	if len(k.ike()) > 0 {
-		errs = append(errs, k.reach(ctx, now))
+		err := k.reach(ctx, now)
+		if err == nil {
+			err = k.update(ctx, now)
+		}
+		errs = append(errs, err)
 	}
 	for _, t := range k.tunnels {
 		errs = append(errs, t.blocked)
@@ -215,26 +237,34 @@ func (k *keeper) apply(ctx context.Context) error {
 // returns when to look again.
 func (k *keeper) look(ctx context.Context) time.Duration {
 	now := time.Now()
+	k.sweepManual()
+	k.follow(now)
 	var sas []ikeSA
 	var problem error
 	if len(k.ike()) > 0 {
 		sas, problem = k.ask(ctx, now)
+	}
+	if ctx.Err() != nil {
+		return 0 // what could not be asked any more is no failure
 	}
 	states, err := keyedStates(k.realm.Namespace)
 	if err != nil && !errors.Is(err, os.ErrNotExist) {
 		k.log.Warn("security associations of the kernel cannot be read", "realm", k.realm.Name, "error", err)
 	}
 	next := lookWhileUp
+	if problem != nil {
+		next = lookWhileDown
+	}
 	for _, t := range k.tunnels {
 		if t.manual != nil {
 			k.lookManual(ctx, t, now)
 		} else {
 			k.lookIKE(ctx, t, sas, states, problem, now)
 		}
-		if t.state != call.TunnelUp {
+		if t.state != call.TunnelUp || t.several {
 			next = lookWhileDown
 		}
-		for _, at := range []time.Time{t.next, t.sweepAt} {
+		for _, at := range []time.Time{t.next, t.sweepAt, t.carryUntil} {
 			if wait := at.Sub(now); wait > 0 {
 				next = min(next, wait)
 			}
@@ -251,13 +281,56 @@ func (k *keeper) look(ctx context.Context) time.Duration {
 	return max(next, 50*time.Millisecond)
 }
 
+// follow has traffic follow the monitors by what was known at the last look: charon may take
+// seconds for its answer.
+func (k *keeper) follow(now time.Time) {
+	if !k.begun {
+		return
+	}
+	for _, t := range k.tunnels {
+		t.heed(now)
+	}
+	k.decide(now)
+}
+
+// sweepManual removes, once, what manual keying has made for tunnels that are IKE's now, or that
+// are no more: the kernel would prefer its policies to charon's.
+func (k *keeper) sweepManual() {
+	if k.swept {
+		return
+	}
+	keep := make(map[uint32]bool)
+	for _, t := range k.tunnels {
+		if t.manual != nil {
+			keep[t.IfID] = true
+		}
+	}
+	removed, err := removeManual(k.realm.Namespace, keep)
+	switch {
+	case err == nil:
+		k.swept = true
+	case !errors.Is(err, os.ErrNotExist):
+		k.log.Warn("manual security associations and policies of former tunnels are left", "realm", k.realm.Name, "error", err)
+	}
+	if removed > 0 {
+		k.log.Info("manual security associations and policies of former tunnels are removed", "realm", k.realm.Name, "number", removed)
+	}
+}
+
 // lookManual looks at a tunnel without IKE.
 func (k *keeper) lookManual(ctx context.Context, t *tunnel, now time.Time) {
-	up := t.manual.up()
+	up, err := t.manual.up()
+	if err != nil && t.carries() && t.unread < maxUnread && !errors.Is(err, os.ErrNotExist) {
+		t.unread++
+		k.log.Warn("manual security associations cannot be read", "realm", k.realm.Name, "tunnel", t.Name, "error", err)
+		t.move(true, now)
+		return
+	}
+	t.unread = 0
 	if !up && !now.Before(t.next) {
 		t.next = now.Add(manualRetry)
 		k.blocked(t, t.manual.apply(ctx), now)
-		up = t.manual.up()
+		up, _ = t.manual.up() // apply has said what is wrong
 	}
 	again, err := t.manual.sweep(now)
 	if err != nil {
@@ -265,6 +338,20 @@ func (k *keeper) lookManual(ctx context.Context, t *tunnel, now time.Time) {
 	}
 	t.sweepAt = again
 	t.move(up, now)
+}
+
+// rekey takes in manual keys that may have changed. While those before them are all there the
+// tunnel goes on with these.
+func (k *keeper) rekey(ctx context.Context, t *tunnel, now time.Time) {
+	err := t.manual.apply(ctx)
+	if up, upErr := t.manual.up(); err == nil || upErr != nil || !up {
+		k.blocked(t, err, now)
+		return
+	}
+	f := because(t.Tunnel, manualCause(err), err.Error())
+	t.blocked = f
+	t.failures[f.cause]++
+	k.log.Warn("tunnel goes on with its old keys", "realm", k.realm.Name, "tunnel", t.Name, "error", err)
 }
 
 // blocked takes in what came of applying manual keys.
@@ -288,15 +375,15 @@ func manualCause(err error) string {
 
 // lookIKE looks at a tunnel with IKE.
 func (k *keeper) lookIKE(ctx context.Context, t *tunnel, sas []ikeSA, states []state, problem error, now time.Time) {
+	if problem == nil && !slices.ContainsFunc(sas, func(s ikeSA) bool { return s.Initiator == t.gone }) {
+		t.gone = ""
+	}
 	found := carrying(t.Name, t.gone, sas)
-	t.found = len(found) > 0
+	t.found, t.several = len(found) > 0, len(found) > 1
 	if t.found {
 		stays, superfluous := settle(found)
-		t.current = stays
-		t.carryUntil = now.Add(t.carry())
-		for _, s := range superfluous {
-			k.supersede(ctx, t, s)
-		}
+		t.take(stays, now)
+		k.supersede(ctx, t, superfluous, sas, states, now)
 	} else if t.carryUntil.IsZero() {
 		// What an earlier charon has left may carry until it is clear whether the peer is there.
 		t.carryUntil = now.Add(t.carry())
@@ -316,14 +403,19 @@ func (k *keeper) lookIKE(ctx context.Context, t *tunnel, sas []ikeSA, states []s
 			t.fail(*f, t.failedSince, now)
 		}
 	}
-	left := !t.found && now.Before(t.carryUntil) && pair(states, t.IfID, t.Local.Addr(), t.Remote)
+	paired := pair(states, t.IfID, t.Local.Addr(), t.Remote)
+	left := !t.found && now.Before(t.carryUntil) && paired
 	if t.blocked != nil && !t.found {
 		k.blame(t, t.blocked, now)
 	}
-	t.move(t.found || left, now)
+	// What charon said to be at its end may be in the kernel for another moment.
+	if !left || !t.lost {
+		t.move(t.found || left, now)
+	}
 	if problem != nil {
 		return
 	}
+	t.confirm(paired, now)
 	k.abandon(ctx, t, sas)
 	if t.state == call.TunnelUnverified && t.found && !t.probed {
 		k.probe(ctx, t)
@@ -377,7 +469,7 @@ func (k *keeper) clean(states []state, sas []ikeSA, now time.Time) {
 func (k *keeper) decide(now time.Time) time.Time {
 	candidates := make([]candidate, len(k.tunnels))
 	for i, t := range k.tunnels {
-		candidates[i] = candidate{name: t.Name, up: t.state == call.TunnelUp, since: t.since}
+		candidates[i] = t.candidate(t.Name == k.state.Active)
 	}
 	active, again := choose(candidates, k.state.Active, now, k.realm.ReturnAfter)
 	next, causes := State{Active: active}, ""
@@ -391,6 +483,8 @@ func (k *keeper) decide(now time.Time) time.Time {
 		k.log.Info("realm has changed its tunnel", "realm", k.realm.Name, "from", k.state.Active, "to", active, "reason", next.Reason)
 	}
 	k.state, k.causes, k.begun = next, causes, true
+	// Before anybody acts on it: who sees a trunk out of service finds the cause in Status.
+	k.publish(now)
 	k.changed(next)
 	return again
 }
@@ -413,17 +507,17 @@ func (k *keeper) reason() (sentences, causes string) {
 
 // count reads the counters and publishes what Status tells.
 func (k *keeper) count(now time.Time) {
-	sums, err := k.counters.read()
-	if err != nil && !errors.Is(err, os.ErrNotExist) {
+	var err error
+	if k.sums, err = k.counters.read(); err != nil && !errors.Is(err, os.ErrNotExist) {
 		k.log.Debug("counters of tunnels cannot be read", "realm", k.realm.Name, "error", err)
 	}
-	k.publish(sums, now)
+	k.publish(now)
 }
 
-func (k *keeper) publish(sums map[uint32]traffic, now time.Time) {
+func (k *keeper) publish(now time.Time) {
 	list := make([]call.Tunnel, len(k.tunnels))
 	for i, t := range k.tunnels {
-		list[i] = t.status(now, t.Name == k.state.Active, sums[t.IfID])
+		list[i] = t.status(now, t.Name == k.state.Active, k.sums[t.IfID])
 	}
 	k.mu.Lock()
 	defer k.mu.Unlock()

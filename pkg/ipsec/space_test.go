@@ -64,7 +64,7 @@ func newLab(t *testing.T) *lab {
 	t.Helper()
 	netspace.NeedRoot(t)
 	if lacks := missing(); lacks != "" {
-		t.Skip("needs a kernel with " + lacks)
+		netspace.Lacks(t, "needs a kernel with %s", lacks)
 	}
 	l := &lab{home: netspace.New(t), outer: netspace.New(t), carrier: netspace.New(t), log: &lines{}, dir: t.TempDir()}
 	l.ip(t, l.outer,

@@ -37,6 +37,8 @@ type Realm struct {
 	Monitor netip.Addr
 	// ReturnAfter is how long a better tunnel must have been up before traffic returns to it.
 	ReturnAfter time.Duration
+	// Active is the tunnel that the routes lead by at the start; empty is none.
+	Active string
 	// Tunnels in the order of their rank.
 	Tunnels []Tunnel
 }

@@ -36,13 +36,22 @@ type tunnel struct {
 	// lost is true if that is how an SA ended that carried.
 	lost bool
 
-	// current is what carries now; found is false if none does.
-	current sa
-	found   bool
-	// gone is the IKE_SA that charon has said to be at its end: it may be in one more listing.
+	// current is what carries now; found is false if none does, several is true if others do too.
+	current        sa
+	found, several bool
+	// carriesSince is when the IKE_SA that carries was first seen, rekeying aside; emptySince is
+	// the first listing in a row without one.
+	carriesSince, emptySince time.Time
+	// gone is the IKE_SA, by its initiator's SPI, that charon has said to be at its end: it may be
+	// in one more listing.
 	gone string
 	// carryUntil is how long states in the kernel count that no charon answers for.
 	carryUntil time.Time
+	// steered is the SPI that policies were pointed at to end a superfluous SA.
+	steered   uint32
+	steeredAt time.Time
+	// unread counts looks in a row at which manual associations could not be read.
+	unread int
 
 	// trying is true while an attempt is running; next is when the next one may, after tries
 	// failures in a row.
@@ -79,7 +88,7 @@ type sa struct {
 func carrying(name, gone string, sas []ikeSA) []sa {
 	var found []sa
 	for _, ike := range sas {
-		if ike.Name != name || gone != "" && ike.ID == gone || ike.State == ikeConnecting || ike.State == "DELETING" || ike.State == "DESTROYING" {
+		if ike.Name != name || gone != "" && ike.Initiator == gone || ike.State == ikeConnecting || ike.State == "DELETING" || ike.State == "DESTROYING" {
 			continue
 		}
 		for _, child := range ike.Children {
@@ -135,6 +144,39 @@ func (t *tunnel) dueAttempt(sas []ikeSA, now time.Time) bool {
 	return true
 }
 
+// take takes over what carries now.
+func (t *tunnel) take(s sa, now time.Time) {
+	if s.ike.Initiator != t.current.ike.Initiator {
+		t.carriesSince = now
+	}
+	t.current, t.carryUntil = s, now.Add(t.carry())
+}
+
+// confirmAfter is how long after a first listing without SAs a second one has to say the same.
+const confirmAfter = 300 * time.Millisecond
+
+// confirm puts the next attempt off until a second listing is without SAs that the kernel has:
+// during a rekeying of IKE one may have the old IKE_SA without its children, and not the new one.
+func (t *tunnel) confirm(paired bool, now time.Time) {
+	if t.found {
+		t.emptySince = time.Time{}
+		return
+	}
+	if t.emptySince.IsZero() {
+		t.emptySince = now
+	}
+	if sure := t.emptySince.Add(confirmAfter); paired && now.Before(sure) {
+		t.next = later(t.next, sure)
+	}
+}
+
+func later(a, b time.Time) time.Time {
+	if a.After(b) {
+		return a
+	}
+	return b
+}
+
 // fail takes in an attempt that came to nothing, or the end of what there was.
 func (t *tunnel) fail(f failure, started, now time.Time) {
 	t.failures[f.cause]++
@@ -145,19 +187,34 @@ func (t *tunnel) fail(f failure, started, now time.Time) {
 	}
 	t.why = f
 	// An attempt that has waited in vain has been patient already.
-	t.next = started.Add(patience(f.cause, t.tries))
-	if soonest := now.Add(time.Second); t.next.Before(soonest) {
-		t.next = soonest
-	}
+	t.next = later(started.Add(patience(f.cause, t.tries)), now.Add(time.Second))
 	t.report(now)
 }
 
+const (
+	// lasting is how long an SA has to carry for its end to be no failure of its attempt.
+	lasting = 10 * time.Second
+	// removal is how long charon may take to remove what it had in the kernel.
+	removal = time.Second
+)
+
 // lose takes in why an SA that carried is gone; whether the tunnel is down by that is seen at
-// the next look. The next attempt need not wait.
+// the next look. The next attempt need not wait, unless the peer takes back what it agrees to.
 func (t *tunnel) lose(f failure, now time.Time) {
-	t.gone, t.current.ike.ID, t.carryUntil = t.current.ike.ID, "", now
-	t.why, t.lost, t.tries, t.next = f, true, 0, now
-	if t.state != call.TunnelUp && t.state != call.TunnelUnverified {
+	t.gone, t.current.ike.ID = t.current.ike.Initiator, ""
+	// What is in the kernel after that is another one's.
+	if end := now.Add(removal); t.carryUntil.After(end) {
+		t.carryUntil = end
+	}
+	t.why, t.lost = f, true
+	// To give a peer up takes a while by itself.
+	if f.cause == causeDPD || now.Sub(t.carriesSince) >= lasting {
+		t.tries, t.next = 0, now
+	} else {
+		t.tries++
+		t.next = later(t.next, now.Add(patience(f.cause, t.tries)))
+	}
+	if !t.carries() {
 		// Its end was seen before its reason was heard.
 		t.failures[f.cause]++
 		t.report(now)
@@ -194,19 +251,19 @@ func (t *tunnel) move(installed bool, now time.Time) {
 		t.why, t.lost = why, false
 		return
 	}
-	before := t.state
+	carried := t.carries()
 	defer func() { t.lost = false }()
 	t.state, t.since, t.why = state, now, why
 	switch state {
 	case call.TunnelUp:
-		t.tries, t.probed = 0, false
+		t.probed = false
 		t.logged, t.repeats = failure{}, 0
 		t.log.Info("tunnel is up", "realm", t.Realm, "tunnel", t.Name, "ike", t.current.ike.Proposal, "esp", t.current.child.Proposal)
 	case call.TunnelUnverified:
 		t.failures[why.cause]++
 		t.report(now)
 	default:
-		if before != call.TunnelUp && before != call.TunnelUnverified {
+		if !carried {
 			return
 		}
 		if why == (failure{}) {
@@ -218,6 +275,28 @@ func (t *tunnel) move(installed bool, now time.Time) {
 		}
 		t.report(now)
 	}
+}
+
+// carries is true if the tunnel was found to be installed.
+func (t *tunnel) carries() bool { return t.state == call.TunnelUp || t.state == call.TunnelUnverified }
+
+// heed takes in what the monitor has heard since the last look, with all else as it was.
+func (t *tunnel) heed(now time.Time) {
+	if t.carries() && !t.lost && t.verified() != (t.state == call.TunnelUp) {
+		t.move(true, now)
+	}
+}
+
+// candidate is the tunnel as one that traffic could leave by. The current one gets the time for an
+// answer before it counts as silent: the daemon may just have started.
+func (t *tunnel) candidate(current bool) candidate {
+	c := candidate{name: t.Name, up: t.state == call.TunnelUp, since: t.since}
+	if t.monitor != nil {
+		first := t.monitor.firstAnswer()
+		c.since = later(c.since, first)
+		c.silent = first.IsZero() && (!current || t.monitor.status().Missed >= t.MonitorLost)
+	}
+	return c
 }
 
 // verified is true if the monitor has nothing against the tunnel.

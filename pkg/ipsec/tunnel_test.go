@@ -233,17 +233,174 @@ func TestReasonBeforeTheEnd(t *testing.T) {
 	x, now := k.tunnels[0], time.Now()
 	x.trying = true // no attempt in this test
 	listed := []ikeSA{ikeOf("1", "a", time.Minute, childOf("1", time.Minute))}
-	local, remote := x.Local.Addr(), x.Remote
-	kernel := []state{
-		{id: stateID{dst: local, spi: 1000, proto: 50}, src: remote, ifID: 1}, {id: stateID{dst: remote, spi: 2000, proto: 50}, src: local, ifID: 1},
-	}
+	kernel := kernelOf(x)
 	k.lookIKE(t.Context(), x, listed, kernel, nil, now)
 	line := build(t, map[string]any{"msg": "giving up after 3 retransmits", "ikesa-uniqueid": "1", "ikesa-name": "primary"})
 	k.notice(vici.Event{Name: "log", Message: line}, now)
 	k.lookIKE(t.Context(), x, listed, kernel, nil, now)
+	k.lookIKE(t.Context(), x, nil, nil, nil, now)
 	if s := x.status(now, false, traffic{}); s.State != call.TunnelDown || s.Cause != causeDPD || s.Failures[causeDPD] != 1 {
 		t.Errorf("%+v", s)
 	}
+}
+
+// kernelOf are the states of a tunnel's only SA.
+func kernelOf(x *tunnel) []state {
+	local, remote := x.Local.Addr(), x.Remote
+	return []state{
+		{id: stateID{dst: local, spi: 1000, proto: 50}, src: remote, ifID: 1}, {id: stateID{dst: remote, spi: 2000, proto: 50}, src: local, ifID: 1},
+	}
+}
+
+// States of an earlier charon do not keep a tunnel up whose peer was given up.
+func TestOrphansDoNotOutliveTheirReason(t *testing.T) {
+	k := testKeeper(t)
+	x, now := k.tunnels[0], time.Now()
+	x.trying = true // no attempt in this test
+	k.lookIKE(t.Context(), x, []ikeSA{ikeOf("1", "a", time.Minute, childOf("1", time.Minute))}, kernelOf(x), nil, now)
+	x.lose(because(x.Tunnel, causeDPD, ""), now)
+	k.lookIKE(t.Context(), x, nil, kernelOf(x), nil, now)
+	if x.state != call.TunnelUp {
+		t.Errorf("%s a moment after the end, with states in the kernel", x.state)
+	}
+	k.lookIKE(t.Context(), x, nil, kernelOf(x), nil, now.Add(removal))
+	if x.state != call.TunnelDown || x.failures[causeDPD] != 1 {
+		t.Errorf("%s, failures %v", x.state, x.failures)
+	}
+}
+
+// The next charon counts its IKE_SAs from 1 again.
+func TestEndedSAHidesNoLaterOne(t *testing.T) {
+	k := testKeeper(t)
+	x, now := k.tunnels[0], time.Now()
+	x.trying = true // no attempt in this test
+	first := []ikeSA{ikeOf("1", "a", time.Minute, childOf("1", time.Minute))}
+	k.lookIKE(t.Context(), x, first, nil, nil, now)
+	x.lose(because(x.Tunnel, causeDeleted, ""), now)
+	if k.lookIKE(t.Context(), x, first, nil, nil, now); x.found {
+		t.Error("the SA that is at its end carries")
+	}
+	if k.lookIKE(t.Context(), x, []ikeSA{ikeOf("1", "b", 0, childOf("1", 0))}, nil, nil, now); !x.found || x.gone != "" {
+		t.Errorf("found is %v, gone %q", x.found, x.gone)
+	}
+}
+
+// The IKE_SA that was rekeyed is deleted, and that is not the end of its children.
+func TestEndOfARekeyedSA(t *testing.T) {
+	k := testKeeper(t)
+	x, now := k.tunnels[0], time.Now()
+	k.lookIKE(t.Context(), x, []ikeSA{ikeOf("1", "a", time.Minute, childOf("1", time.Minute))}, nil, nil, now)
+	k.notice(vici.Event{Name: "ike-rekey", Message: build(t, map[string]any{"primary": map[string]any{
+		"old": map[string]any{"uniqueid": "1", "initiator-spi": "a"}, "new": map[string]any{"uniqueid": "2", "initiator-spi": "b"},
+	}})}, now)
+	deleted := func(id string) bool {
+		return k.notice(vici.Event{Name: "log", Message: build(t, map[string]any{
+			"msg": "received DELETE for IKE_SA primary[" + id + "]", "ikesa-uniqueid": id, "ikesa-name": "primary",
+		})}, now)
+	}
+	if deleted("1") || x.lost || x.ikeRekeys != 1 {
+		t.Errorf("lost is %v after %d rekeys", x.lost, x.ikeRekeys)
+	}
+	if !deleted("2") || !x.lost || x.gone != "b" {
+		t.Errorf("lost is %v, gone %q", x.lost, x.gone)
+	}
+}
+
+// One listing without SAs that the kernel has may be from the middle of a rekeying of IKE.
+func TestAttemptAfterTwoEmptyListings(t *testing.T) {
+	now := time.Unix(1e9, 0)
+	x := testKeeper(t).tunnels[0]
+	x.confirm(true, now)
+	if x.dueAttempt(nil, now) || !x.next.Equal(now.Add(confirmAfter)) {
+		t.Errorf("due at once; next after %s", x.next.Sub(now))
+	}
+	now = now.Add(confirmAfter)
+	if x.confirm(true, now); !x.dueAttempt(nil, now) {
+		t.Error("not due after the second listing")
+	}
+	x.found = true
+	x.confirm(true, now)
+	x.found = false
+	if x.confirm(false, now); !x.dueAttempt(nil, now) {
+		t.Error("not due at once with nothing in the kernel")
+	}
+}
+
+// A peer that takes back what it agrees to is asked less and less often, and one that goes
+// after it has carried is asked at once.
+func TestPauseAfterShortSuccess(t *testing.T) {
+	k := testKeeper(t)
+	x, now := k.tunnels[0], time.Unix(1e9, 0)
+	for i, want := range []time.Duration{1, 2, 3, 3} {
+		x.trying = true
+		k.ended(attempt{x, now, nil, nil}, now)
+		if pause := x.next.Sub(now); pause != time.Second {
+			t.Errorf("%d: next %s after an attempt that came through", i, pause)
+		}
+		x.take(sa{ike: ikeOf("1", string(rune('a'+i)), 0), child: childOf("1", 0)}, now)
+		x.move(true, now)
+		x.lose(because(x.Tunnel, causeDeleted, ""), now)
+		if pause := x.next.Sub(now); pause != want*time.Second {
+			t.Errorf("%d: next %s after the end, want %ds", i, pause, want)
+		}
+		x.move(false, now)
+		now = x.next
+	}
+	x.take(sa{ike: ikeOf("2", "z", 0), child: childOf("1", 0)}, now)
+	now = now.Add(lasting)
+	if x.lose(because(x.Tunnel, causeDeleted, ""), now); x.next.After(now) || x.tries != 0 {
+		t.Errorf("next %s after the end of an SA that lasted, tries %d", x.next.Sub(now), x.tries)
+	}
+}
+
+// Traffic leaves a tunnel whose monitor fell silent before charon is asked.
+func TestMonitorsBeforeCharon(t *testing.T) {
+	k := testKeeper(t)
+	var told []State
+	k.changed = func(s State) { told = append(told, s) }
+	x, now := k.tunnels[0], time.Unix(1e9, 0)
+	x.monitor = newMonitor("tdmnone", us, them, time.Second, 3, true)
+	x.move(true, now)
+	k.decide(now)
+	x.monitor.missed = 3
+	if k.follow(now); x.state != call.TunnelUnverified || len(told) != 2 || told[1].Active != "" {
+		t.Errorf("%s, told %+v", x.state, told)
+	}
+}
+
+// After a restart on the backup traffic stays there while nobody has answered by the primary.
+func TestRestartOnTheBackup(t *testing.T) {
+	k := testKeeper(t)
+	c, err := newCharon("/run/tdm", "gw", "carrier-a", "/run/netns/tdmnone", DefaultCharon)
+	if err != nil {
+		t.Fatal(err)
+	}
+	r := k.realm
+	r.Monitor, r.Active = them, "backup"
+	backup := testTunnel()
+	backup.Name, backup.IfID = "backup", 2
+	r.Tunnels = append(r.Tunnels, backup)
+	k = newKeeper(r, c, k.log, func(State) {})
+	now := time.Unix(1e9, 0)
+	decide := func(want, when string) {
+		t.Helper()
+		if k.decide(now); k.state.Active != want {
+			t.Errorf("%s: traffic goes by %q, want %q", when, k.state.Active, want)
+		}
+	}
+	for _, x := range k.tunnels {
+		x.move(true, now)
+		x.monitor.request(now)
+	}
+	decide("backup", "at the start")
+	k.tunnels[1].monitor.answer(1, now)
+	now = now.Add(time.Hour)
+	decide("backup", "nobody has answered by the primary")
+	k.tunnels[0].monitor.answer(1, now)
+	k.realm.ReturnAfter = time.Minute
+	decide("backup", "the primary has just answered")
+	now = now.Add(time.Minute)
+	decide("primary", "the primary has answered a while ago")
 }
 
 // An attempt that fails while another one has brought the tunnel up is no failure.
@@ -251,7 +408,7 @@ func TestAttemptThatLost(t *testing.T) {
 	k := testKeeper(t)
 	x, now := k.tunnels[0], time.Now()
 	sas := []ikeSA{ikeOf("1", "a", time.Minute, childOf("1", time.Minute))}
-	k.ended(attempt{x, now, nil, errNoCharon})
+	k.ended(attempt{x, now, nil, errNoCharon}, now)
 	k.lookIKE(t.Context(), x, sas, nil, nil, now)
 	if s := x.status(now, false, traffic{}); s.State != call.TunnelUp || len(s.Failures) != 0 {
 		t.Errorf("%+v", s)

@@ -7,8 +7,10 @@ import (
 	"fmt"
 	"io"
 	"net"
+	"os"
 	"strconv"
 	"strings"
+	"sync/atomic"
 	"time"
 
 	"github.com/strongswan/govici/vici"
@@ -18,6 +20,8 @@ import (
 const (
 	// requestTimeout bounds every request that charon answers at once.
 	requestTimeout = 5 * time.Second
+	// dialTimeout bounds a connection with its subscriptions.
+	dialTimeout = 2 * requestTimeout
 	// maxPacket is charon's own bound on a VICI packet (VICI_MESSAGE_SIZE_MAX).
 	maxPacket = 512 << 10
 	// maxItems bounds what one listing may stream, maxLine what is kept of a log line.
@@ -27,6 +31,9 @@ const (
 
 // errOversized ends a connection on which a packet above maxPacket is announced.
 var errOversized = errors.New("VICI packet is larger than charon may send")
+
+// errTruncated is of a listing that may be without its last items.
+var errTruncated = errors.New("list-sas: more security associations than can be read")
 
 // client is a connection to one charon, for one goroutine.
 //
@@ -49,11 +56,12 @@ var notices = []string{"ike-updown", "child-updown", "ike-rekey", "child-rekey",
 
 // dial connects to the charon behind a socket and subscribes to events.
 func dial(ctx context.Context, socket string, events []string) (*client, error) {
+	ctx, cancel := context.WithTimeout(ctx, dialTimeout)
+	defer cancel()
 	c := &client{items: make(chan vici.Event, maxItems)}
+	bounded := &boundedConn{}
 	session, err := vici.NewSession(vici.WithSocketPath(socket), vici.WithDialContext(
 		func(_ context.Context, network, addr string) (net.Conn, error) {
-			ctx, cancel := context.WithTimeout(ctx, requestTimeout)
-			defer cancel()
 			conn, err := (&net.Dialer{}).DialContext(ctx, network, addr)
 			if err != nil {
 				return nil, err
@@ -61,20 +69,36 @@ func dial(ctx context.Context, socket string, events []string) (*client, error) 
 			if c.pid, err = peer(conn); err != nil {
 				return nil, errors.Join(err, conn.Close())
 			}
-			return &boundedConn{Conn: conn}, nil
+			bounded.Conn = conn
+			bounded.deaf.Store(true)
+			return bounded, nil
 		}))
 	if err != nil {
 		return nil, fmt.Errorf("connect to charon: %w", err)
 	}
 	c.session = session
 	session.NotifyEvents(c.items)
-	if err := session.Subscribe(events...); err != nil {
-		return nil, errors.Join(fmt.Errorf("subscribe to events of charon: %w", err), session.Close())
+	// Subscribe takes no context.
+	watched := context.AfterFunc(ctx, func() { bounded.Close() })
+	err = session.Subscribe(events...)
+	if !watched() {
+		err = errors.Join(ctx.Err(), err)
 	}
+	if err != nil {
+		session.Close()
+		return nil, fmt.Errorf("subscribe to events of charon: %w", err)
+	}
+	bounded.deaf.Store(false)
 	return c, nil
 }
 
 func (c *client) close() error { return c.session.Close() }
+
+// silent is true for the errors of a charon that does not answer; one whose queue of connections
+// is full (EAGAIN of connect) does not either.
+func silent(err error) bool {
+	return errors.Is(err, context.DeadlineExceeded) || errors.Is(err, os.ErrDeadlineExceeded) || errors.Is(err, unix.EAGAIN)
+}
 
 // peer is the process at the other end of a Unix socket (SO_PEERCRED).
 func peer(conn net.Conn) (int, error) {
@@ -125,8 +149,12 @@ func (c *client) sas(ctx context.Context) ([]ikeSA, error) {
 	if _, err := c.call(ctx, "list-sas", nil); err != nil {
 		return nil, err
 	}
+	events := c.drain()
+	if len(events) == cap(c.items) {
+		return nil, errTruncated
+	}
 	var sas []ikeSA
-	for _, e := range c.drain() {
+	for _, e := range events {
 		if e.Name == "list-sa" {
 			sas = append(sas, parseIKEs(e.Message)...)
 		}
@@ -214,13 +242,20 @@ func message(pairs ...any) (*vici.Message, error) {
 	return m, nil
 }
 
+// packetEvent is the type of an event's packet, its first byte.
+const packetEvent = 7
+
 // boundedConn refuses to read a packet that is larger than charon may send: govici
 // takes its four bytes of length at their word.
 type boundedConn struct {
 	net.Conn
-	header [4]byte
-	// pending counts bytes of header still to be delivered, body those behind it.
-	pending, body int
+	// deaf is true while events are dropped: govici's Subscribe waits for its confirmation with a
+	// lock that the delivery of an event takes, and so would wait for ever (v0.8.0).
+	deaf   atomic.Bool
+	header [5]byte
+	// pending are bytes of header still to be delivered, body counts those behind it.
+	pending []byte
+	body    int
 }
 
 // Read implements net.Conn.
@@ -228,24 +263,45 @@ func (b *boundedConn) Read(p []byte) (int, error) {
 	if len(p) == 0 {
 		return 0, nil
 	}
-	if b.pending == 0 && b.body == 0 {
-		if _, err := io.ReadFull(b.Conn, b.header[:]); err != nil {
+	for len(b.pending) == 0 && b.body == 0 {
+		if err := b.next(); err != nil {
 			return 0, err
 		}
-		size := binary.BigEndian.Uint32(b.header[:])
-		if size > maxPacket {
-			return 0, errOversized
-		}
-		b.pending, b.body = len(b.header), int(size)
 	}
-	if b.pending > 0 {
-		n := copy(p, b.header[len(b.header)-b.pending:])
-		b.pending -= n
+	if len(b.pending) > 0 {
+		n := copy(p, b.pending)
+		b.pending = b.pending[n:]
 		return n, nil
 	}
 	n, err := b.Conn.Read(p[:min(len(p), b.body)])
 	b.body -= n
 	return n, err
+}
+
+// next reads the length of the next packet and its type. An event that nobody is to hear leaves
+// nothing to deliver.
+func (b *boundedConn) next() error {
+	length, kind := b.header[:4], b.header[4:]
+	if _, err := io.ReadFull(b.Conn, length); err != nil {
+		return err
+	}
+	size := binary.BigEndian.Uint32(length)
+	if size > maxPacket {
+		return errOversized
+	}
+	if size == 0 {
+		b.pending = length
+		return nil
+	}
+	if _, err := io.ReadFull(b.Conn, kind); err != nil {
+		return err
+	}
+	if kind[0] == packetEvent && b.deaf.Load() {
+		_, err := io.CopyN(io.Discard, b.Conn, int64(size)-1)
+		return err
+	}
+	b.pending, b.body = b.header[:], int(size)-1
+	return nil
 }
 
 // ikeSA is an IKE_SA as list-sas has it.

@@ -8,6 +8,7 @@ import (
 	"io"
 	"net"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -107,7 +108,7 @@ func TestClip(t *testing.T) {
 // VICI packets and elements (src/libcharon/plugins/vici/README.md of strongSwan).
 const (
 	viciRequest, viciResponse, viciRegister, viciConfirm, viciEvent = 0, 1, 3, 5, 7
-	viciStart, viciEnd, viciValue                                   = 1, 2, 3
+	viciStart, viciEnd, viciValue, viciList, viciItem, viciListEnd  = 1, 2, 3, 4, 5, 6
 )
 
 func packet(kind byte, name string, body []byte) []byte {
@@ -126,6 +127,12 @@ func keyValue(key, value string) []byte {
 
 // serve answers requests on a socket: registrations are confirmed, requests are for answer.
 func serve(t *testing.T, answer func(conn net.Conn, command string)) (path string) {
+	t.Helper()
+	return serveRegistered(t, nil, answer)
+}
+
+// serveRegistered is serve with something that is sent before each confirmation.
+func serveRegistered(t *testing.T, before []byte, answer func(conn net.Conn, command string)) (path string) {
 	t.Helper()
 	path = filepath.Join(t.TempDir(), socketFile)
 	listener, err := net.Listen("unix", path)
@@ -151,7 +158,7 @@ func serve(t *testing.T, answer func(conn net.Conn, command string)) (path strin
 			}
 			switch p[0] {
 			case viciRegister:
-				_, _ = conn.Write(packet(viciConfirm, "", nil))
+				_, _ = conn.Write(append(slices.Clip(before), packet(viciConfirm, "", nil)...))
 			case viciRequest:
 				answer(conn, string(p[2:2+p[1]]))
 			}
@@ -200,6 +207,58 @@ func TestSilentCharon(t *testing.T) {
 	defer cancel()
 	if _, err := c.sas(ctx); !errors.Is(err, context.DeadlineExceeded) {
 		t.Errorf("error %v, want the deadline", err)
+	}
+}
+
+// Events that come before all are registered do not keep the registration waiting for ever.
+func TestEventsBeforeTheLastRegistration(t *testing.T) {
+	path := serveRegistered(t, packet(viciEvent, notices[0], keyValue("up", "yes")), func(conn net.Conn, _ string) {
+		_, _ = conn.Write(append(packet(viciEvent, notices[1], keyValue("up", "yes")), packet(viciResponse, "", nil)...))
+	})
+	done := make(chan error, 1)
+	go func() {
+		c, err := dial(t.Context(), path, notices)
+		if err == nil {
+			_, err = c.call(t.Context(), "version", nil)
+			if events := c.drain(); len(events) != 1 || events[0].Name != notices[1] {
+				t.Errorf("events %v, want the one after the registrations", events)
+			}
+			err = errors.Join(err, c.close())
+		}
+		done <- err
+	}()
+	select {
+	case err := <-done:
+		if err != nil {
+			t.Error(err)
+		}
+	case <-time.After(2 * dialTimeout):
+		t.Fatal("the registration does not end")
+	}
+}
+
+// A charon that confirms nothing costs a deadline too.
+func TestDialIsBounded(t *testing.T) {
+	ctx, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)
+	defer cancel()
+	path := filepath.Join(t.TempDir(), socketFile)
+	listener, err := net.Listen("unix", path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer listener.Close()
+	if _, err := dial(ctx, path, notices); !silent(err) {
+		t.Errorf("error %v, want that of a deadline", err)
+	}
+}
+
+// A listing that may have been cut is none.
+func TestTruncatedListing(t *testing.T) {
+	c := connected(t, serve(t, func(conn net.Conn, _ string) {
+		_, _ = conn.Write(append(bytes.Repeat(packet(viciEvent, "list-sa", nil), maxItems+1), packet(viciResponse, "", nil)...))
+	}))
+	if sas, err := c.sas(t.Context()); !errors.Is(err, errTruncated) {
+		t.Errorf("%d SAs, %v", len(sas), err)
 	}
 }
 

@@ -12,21 +12,23 @@ import (
 // (Documentation/networking/xfrm_proc.rst). Those of the outbound side begin with "out_": with
 // a tunnel down out_no_state counts what it would have carried (N4).
 var statWords = map[string]string{
-	"XfrmInError":             "other",
-	"XfrmInBufferError":       "buffer",
-	"XfrmInHdrError":          "header",
-	"XfrmInNoStates":          "no_state",
-	"XfrmInStateProtoError":   errorProtocol,
-	"XfrmInStateModeError":    "mode",
-	"XfrmInStateExpired":      "state_expired",
-	"XfrmInStateMismatch":     "state_mismatch",
-	"XfrmInStateInvalid":      "state_invalid",
-	"XfrmInStateDirError":     "direction",
-	"XfrmInTmplMismatch":      "template_mismatch",
-	"XfrmInNoPols":            "no_policy",
-	"XfrmInPolBlock":          "policy",
-	"XfrmInPolError":          "policy",
-	"XfrmFwdHdrError":         "header",
+	"XfrmInError":           "other",
+	"XfrmInBufferError":     "buffer",
+	"XfrmInHdrError":        "header",
+	"XfrmInNoStates":        "no_state",
+	"XfrmInStateProtoError": errorProtocol,
+	"XfrmInStateModeError":  "mode",
+	"XfrmInStateExpired":    "state_expired",
+	"XfrmInStateMismatch":   "state_mismatch",
+	"XfrmInStateInvalid":    "state_invalid",
+	"XfrmInStateDirError":   "direction",
+	"XfrmInTmplMismatch":    "template_mismatch",
+	"XfrmInNoPols":          "no_policy",
+	"XfrmInPolBlock":        "policy",
+	"XfrmInPolError":        "policy",
+	"XfrmFwdHdrError":       "header",
+	// A packet by an SPI that is held for a negotiation, which has no keys yet.
+	"XfrmAcquireError":        "acquire",
 	"XfrmOutError":            "out_other",
 	"XfrmOutBundleGenError":   "out_bundle",
 	"XfrmOutBundleCheckError": "out_bundle",
@@ -40,7 +42,6 @@ var statWords = map[string]string{
 	"XfrmOutPolBlock":         "out_policy",
 	"XfrmOutPolDead":          "out_policy",
 	"XfrmOutPolError":         "out_policy",
-	"XfrmAcquireError":        "out_acquire",
 }
 
 const (
