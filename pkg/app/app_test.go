@@ -3,7 +3,9 @@ package app
 import (
 	"bytes"
 	"context"
+	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"strings"
@@ -21,15 +23,24 @@ func TestMain(m *testing.M) {
 	if path := os.Getenv(configEnv); path != "" {
 		os.Exit(runDaemon(path))
 	}
-	goleak.VerifyTestMain(m)
+	goleak.VerifyTestMain(m, goleak.Cleanup(func(code int) {
+		if err := os.Remove(filepath.Join(lockFolder, testNode+".lock")); err != nil && !errors.Is(err, fs.ErrNotExist) {
+			fmt.Fprintln(os.Stderr, err)
+			code = 1
+		}
+		os.Exit(code)
+	}))
 }
+
+// testNode is no other's: a node has one daemon at a time on a host.
+var testNode = fmt.Sprintf("tdmapp%d", os.Getpid())
 
 // loopback is a gateway on lo that needs no rights.
 func loopback(t *testing.T, device string) *config.Config {
 	t.Helper()
 	dir := t.TempDir()
 	cfg, err := config.Parse("test.yaml", fmt.Appendf(nil, `
-node: test
+node: %s
 engine: userspace
 drain: 5s
 log: {level: error, format: json}
@@ -42,7 +53,7 @@ routes:
 metrics: {address: ""}
 admin: {socket: %s/admin.sock}
 cdr: {file: %s/cdr.jsonl}
-`, device, dir, dir))
+`, testNode, device, dir, dir))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -120,5 +131,19 @@ func TestLogFormat(t *testing.T) {
 	}
 	if _, err := newLogger(config.Log{Level: "loud"}, &bytes.Buffer{}); err == nil {
 		t.Error("an unknown level is taken")
+	}
+}
+
+// An error that goes on is told once, and again when it is another or has been away.
+func TestLastError(t *testing.T) {
+	busy, gone := errors.New("busy"), errors.New("gone")
+	var told lastError
+	for i, step := range []struct {
+		err  error
+		want bool
+	}{{nil, false}, {busy, true}, {busy, false}, {gone, true}, {nil, false}, {gone, true}} {
+		if got := told.changes(step.err); got != step.want {
+			t.Errorf("step %d, %v: told is %t", i, step.err, got)
+		}
 	}
 }

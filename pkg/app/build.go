@@ -43,8 +43,10 @@ type parts struct {
 	stacks  *stacks
 	// networkList are the realms as networks makes them; bells ring when one has changed.
 	networkList []realm.Network
-	networks    *realm.Networks
-	bells       bells
+	// locked says that nobody else is this node.
+	locked   bool
+	networks *realm.Networks
+	bells    bells
 	// tunnels is nil if no realm has any.
 	tunnels *ipsec.Supervisor
 	outages *outages

@@ -2,7 +2,6 @@ package app
 
 import (
 	"context"
-	"fmt"
 	"time"
 
 	"github.com/tandem-sbc/tandem/pkg/call"
@@ -44,12 +43,13 @@ func (d *daemon) watchLeaks(ctx context.Context) error {
 		reason string
 	}
 	seen, told := make(map[leak]uint64), make(map[leak]time.Time)
+	var unseen lastError
 	tick := time.NewTicker(leakInterval)
 	defer tick.Stop()
-	for first := true; ; first = false {
+	for first := true; ; {
 		stats, err := d.engine.Stats()
-		if err != nil {
-			return fmt.Errorf("leaks: %w", err)
+		if unseen.changes(err) {
+			d.log.Warn("packets that have no business in their realm go unseen", "error", err)
 		}
 		for i, r := range d.cfg.Realms {
 			for reason, packets := range leaks(stats, realmNumber(i)) {
@@ -65,6 +65,7 @@ func (d *daemon) watchLeaks(ctx context.Context) error {
 				}
 			}
 		}
+		first = first && err != nil
 		select {
 		case <-ctx.Done():
 			return nil

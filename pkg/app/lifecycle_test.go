@@ -1,7 +1,6 @@
 package app
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -49,6 +48,9 @@ type site struct {
 	space *netspace.Space
 	dir   string
 	pins  string
+	user  *syscall.Credential // nil is root
+	// managed makes the network of the realm inside the daemon's business.
+	managed bool
 }
 
 func newSite(t *testing.T) *site {
@@ -74,9 +76,12 @@ func newSite(t *testing.T) *site {
 func (s *site) config(t *testing.T, engine string) string {
 	t.Helper()
 	path := filepath.Join(s.dir, engine+".yaml")
-	text := fmt.Sprintf("engine: %s\npins: %s\nmax_calls: 16\nlog: {level: error, format: json}\nmetrics: {address: \"\"}\n"+
+	text := fmt.Sprintf("engine: %s\npins: %s\nmax_calls: 16\nlog: {level: warn, format: json}\nmetrics: {address: \"\"}\n"+
 		"admin: {socket: %s/admin.sock}\ncdr: {file: %s/cdr.jsonl}\n%s", engine, s.pins, s.dir, s.dir, scrapeConfig)
-	if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
+	if s.managed {
+		text = strings.ReplaceAll(text, "network: existing, interface: tdmin", "network: managed, interface: tdmin")
+	}
+	if err := os.WriteFile(path, []byte(text), 0o644); err != nil {
 		t.Fatal(err)
 	}
 	return path
@@ -85,11 +90,15 @@ func (s *site) config(t *testing.T, engine string) string {
 // start runs a daemon and returns it with its status once it is up.
 func (s *site) start(t *testing.T, engine string) (*exec.Cmd, admin.Status) {
 	t.Helper()
-	cmd := exec.Command(os.Args[0])
+	cmd := exec.Command("/proc/self/exe") // its folder is closed to other users
+	cmd.SysProcAttr = &syscall.SysProcAttr{Credential: s.user}
 	cmd.Env = append(os.Environ(), configEnv+"="+s.config(t, engine))
-	var stderr bytes.Buffer
-	cmd.Stderr = &stderr
-	var err error
+	said, err := os.Create(s.log())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer said.Close()
+	cmd.Stderr = said
 	s.space.Do(func() { err = cmd.Start() })
 	if err != nil {
 		t.Fatal(err)
@@ -107,20 +116,32 @@ func (s *site) start(t *testing.T, engine string) (*exec.Cmd, admin.Status) {
 			return cmd, status
 		}
 		if time.Now().After(deadline) {
-			end(t, cmd, syscall.SIGKILL)
-			t.Fatalf("the daemon does not come up: %v, %s", err, stderr.Bytes())
+			s.end(t, cmd, syscall.SIGKILL)
+			t.Fatalf("the daemon does not come up: %v, %s", err, s.said(t))
 		}
 	}
 }
 
+// log is what the last daemon has said, and said its text.
+func (s *site) log() string { return filepath.Join(s.dir, "log") }
+
+func (s *site) said(t *testing.T) string {
+	t.Helper()
+	text, err := os.ReadFile(s.log())
+	if err != nil {
+		t.Fatal(err)
+	}
+	return string(text)
+}
+
 // end sends a signal and waits for the end.
-func end(t *testing.T, cmd *exec.Cmd, sig syscall.Signal) {
+func (s *site) end(t *testing.T, cmd *exec.Cmd, sig syscall.Signal) {
 	t.Helper()
 	if err := cmd.Process.Signal(sig); err != nil {
 		t.Fatal(err)
 	}
 	if err := cmd.Wait(); err != nil && sig != syscall.SIGKILL {
-		t.Errorf("the daemon ended with %v: %s", err, cmd.Stderr)
+		t.Errorf("the daemon ended with %v: %s", err, s.said(t))
 	}
 }
 
@@ -159,11 +180,11 @@ func TestKernelStateOutlivesTheDaemon(t *testing.T) {
 			t.Errorf("attachment %+v", a)
 		}
 	}
-	if said, err := s.unload(t); !errors.Is(err, datapath.ErrBusy) || !strings.Contains(err.Error(), "stop the daemon first") || said != "" {
+	if said, err := s.unload(t); !errors.Is(err, ErrRunning) || !strings.Contains(err.Error(), "stop it first") || said != "" {
 		t.Errorf("unloaded under a running daemon: %q, %v", said, err)
 	}
 	for _, sig := range []syscall.Signal{syscall.SIGTERM, syscall.SIGKILL} {
-		end(t, daemon, sig)
+		s.end(t, daemon, sig)
 		if out := s.space.IP(t, "-details link show tdmin"); !strings.Contains(out, "prog/xdp") || !s.pinned(t) {
 			t.Errorf("after %s the program is gone:\n%s", sig, out)
 		}
@@ -172,7 +193,7 @@ func TestKernelStateOutlivesTheDaemon(t *testing.T) {
 			t.Errorf("the successor after %s (-first +successor):\n%s", sig, diff)
 		}
 	}
-	end(t, daemon, syscall.SIGTERM)
+	s.end(t, daemon, syscall.SIGTERM)
 	if said, err := s.unload(t); err != nil || !strings.HasPrefix(said, "unloaded: ") || s.pinned(t) {
 		t.Errorf("unload: %q, %v", said, err)
 	}
@@ -189,7 +210,7 @@ func TestKernelStateOutlivesTheDaemon(t *testing.T) {
 func TestUserspaceEngineClearsTheKernel(t *testing.T) {
 	s := newSite(t)
 	daemon, _ := s.start(t, call.EngineKernel)
-	end(t, daemon, syscall.SIGTERM)
+	s.end(t, daemon, syscall.SIGTERM)
 	if !s.pinned(t) {
 		t.Fatal("nothing was left in the kernel")
 	}
@@ -197,7 +218,7 @@ func TestUserspaceEngineClearsTheKernel(t *testing.T) {
 	if s.pinned(t) || status.Kernel != nil {
 		t.Errorf("the kernel's state is still there: %+v", status.Kernel)
 	}
-	end(t, daemon, syscall.SIGTERM)
+	s.end(t, daemon, syscall.SIGTERM)
 }
 
 // Programs that other pins keep would drop the media just so: the user-space engine does not start above
@@ -205,7 +226,7 @@ func TestUserspaceEngineClearsTheKernel(t *testing.T) {
 func TestUserspaceEngineMeetsOtherPins(t *testing.T) {
 	s := newSite(t)
 	daemon, _ := s.start(t, call.EngineKernel)
-	end(t, daemon, syscall.SIGTERM)
+	s.end(t, daemon, syscall.SIGTERM)
 	unpinned := *s
 	unpinned.pins = "none"
 	cmd := exec.CommandContext(t.Context(), os.Args[0])
@@ -221,13 +242,13 @@ func TestUserspaceEngineMeetsOtherPins(t *testing.T) {
 		t.Errorf("unload: %q, %v", said, err)
 	}
 	daemon, _ = unpinned.start(t, call.EngineUserspace)
-	end(t, daemon, syscall.SIGTERM)
+	s.end(t, daemon, syscall.SIGTERM)
 }
 
 // A config whose pins are on no bpffs says nothing of what the kernel has: that is no success.
 func TestUnloadWithoutBPFFS(t *testing.T) {
 	var out strings.Builder
-	err := Unload(&config.Config{Pins: t.TempDir()}, &out)
+	err := Unload(&config.Config{Node: testNode, Pins: t.TempDir()}, &out)
 	if !errors.Is(err, datapath.ErrNoBPFFS) || !strings.Contains(err.Error(), "nsenter") || out.Len() > 0 {
 		t.Errorf("unload: %q, %v", out.String(), err)
 	}

@@ -3,34 +3,34 @@ package app
 import (
 	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"path/filepath"
-	"slices"
 
 	"golang.org/x/sys/unix"
-
-	"github.com/tandem-sbc/tandem/pkg/config"
-	"github.com/tandem-sbc/tandem/pkg/realm"
 )
 
-// ErrRunning means that a daemon of the same node has the realms' networks.
-var ErrRunning = errors.New("a gateway of this node is running")
+// lockFolder has the locks of all nodes of this host, wherever their configs put the rest.
+const lockFolder = "/run/tandem"
 
-// lockNetworks takes the realms' networks for this process: two that mend the same objects,
-// or one that removes what the other uses, would never come to rest. The lock goes with the
-// process. Without managed realms there is nothing to lock.
-func lockNetworks(cfg *config.Config) (unlock func() error, err error) {
-	if !slices.ContainsFunc(cfg.Realms, func(r realm.Config) bool { return r.Network == realm.Managed }) {
-		return func() error { return nil }, nil
-	}
-	if err := os.MkdirAll(cfg.IPsec.Run, 0o755); err != nil {
-		return nil, fmt.Errorf("lock of the networks: %w", err)
-	}
+var (
+	// ErrRunning means that a daemon of the same node is there.
+	ErrRunning = errors.New("a gateway of this node is running")
+	// errMayNotLock means that this process may not make the lock's file.
+	errMayNotLock = errors.New("no lock of the node")
+)
+
+// lockNode takes all that has the node's name for this process: two that mend the same objects, or
+// one that removes what the other uses, would never come to rest. The lock goes with the process.
+func lockNode(node string) (unlock func() error, err error) {
 	// The file stays: to remove it would let a third process in between.
-	path := filepath.Join(cfg.IPsec.Run, cfg.Node+".lock")
-	f, err := os.OpenFile(path, os.O_CREATE|os.O_RDWR, 0o600)
+	path := filepath.Join(lockFolder, node+".lock")
+	f, err := openLock(path)
+	if errors.Is(err, fs.ErrPermission) || errors.Is(err, unix.EROFS) {
+		return nil, fmt.Errorf("%w: %w", errMayNotLock, err)
+	}
 	if err != nil {
-		return nil, fmt.Errorf("lock of the networks: %w", err)
+		return nil, fmt.Errorf("lock of the node: %w", err)
 	}
 	err = unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB)
 	if errors.Is(err, unix.EWOULDBLOCK) {
@@ -40,4 +40,11 @@ func lockNetworks(cfg *config.Config) (unlock func() error, err error) {
 		return nil, errors.Join(err, f.Close())
 	}
 	return f.Close, nil
+}
+
+func openLock(path string) (*os.File, error) {
+	if err := os.MkdirAll(lockFolder, 0o755); err != nil {
+		return nil, err
+	}
+	return os.OpenFile(path, os.O_CREATE|os.O_RDWR, 0o600)
 }

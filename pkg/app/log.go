@@ -29,3 +29,16 @@ func newLogger(cfg config.Log, w io.Writer) (*slog.Logger, error) {
 	}
 	return slog.New(slog.NewJSONHandler(w, options)), nil
 }
+
+// lastError tells an error that is news from one that goes on.
+type lastError string
+
+// changes reports whether err is to be told: it is another than the one before.
+func (l *lastError) changes(err error) bool {
+	was := *l
+	*l = ""
+	if err != nil {
+		*l = lastError(err.Error())
+	}
+	return *l != "" && *l != was
+}

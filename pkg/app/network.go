@@ -2,6 +2,7 @@ package app
 
 import (
 	"context"
+	"errors"
 	"slices"
 	"time"
 
@@ -13,13 +14,12 @@ import (
 // buildNetworks makes what the realms need of the kernel. A realm that cannot be had keeps
 // nobody else waiting; only if there is none at all does the daemon not start.
 func (d *daemon) buildNetworks() ([]task, error) {
-	unlock, err := lockNetworks(d.cfg)
+	owner, err := d.lock()
 	if err != nil {
 		return nil, err
 	}
-	d.onClose("lock of the networks", unlock)
 	list := d.cfg.Networks()
-	networks, err := realm.NewNetworks(d.cfg.Node, list, d.log)
+	networks, err := realm.NewNetworks(owner, list, d.log)
 	if err != nil {
 		return nil, err
 	}
@@ -34,6 +34,26 @@ func (d *daemon) buildNetworks() ([]task, error) {
 	}
 	networks.Watch(d.bells.ring)
 	return []task{{"networks", networks.Run}}, nil
+}
+
+// nobody is a node that has made nothing: no mark has its name.
+const nobody = ""
+
+// lock takes the node for this process, and returns as whom to look for what a former one has made.
+// Who only looks at networks may do without the privilege to lock, and leaves all of it alone.
+func (d *daemon) lock() (owner string, err error) {
+	unlock, err := lockNode(d.cfg.Node)
+	managed := slices.ContainsFunc(d.cfg.Realms, func(r realm.Config) bool { return r.Network == realm.Managed })
+	if errors.Is(err, errMayNotLock) && !managed {
+		d.log.Warn("what a former process of this node has left is not looked for: it could be another's that runs", "reason", err)
+		return nobody, nil
+	}
+	if err != nil {
+		return "", err
+	}
+	d.locked = true
+	d.onClose("lock of the node", unlock)
+	return d.cfg.Node, nil
 }
 
 // isThere reports whether a realm has its devices. Whether it is up is another question: that
@@ -64,16 +84,27 @@ func (b bells) ring(r call.Realm) {
 	}
 }
 
+// attachAgain is the pause between attempts to serve devices that the kernel engine is not on.
+const attachAgain = 3 * time.Second
+
 // followDevices keeps the kernel engine's programs on the devices of the realms as they are.
 func (d *daemon) followDevices(ctx context.Context) error {
+	var told lastError
+	var again <-chan time.Time
 	for {
 		select {
 		case <-ctx.Done():
 			return nil
 		case <-d.bells.devices:
+		case <-again:
 		}
-		if err := d.kernel.Update(kernelRealms(d.cfg, d.networks.Attachments())); err != nil {
-			d.log.Error("the kernel engine is not on all devices", "error", err)
+		again = nil
+		err := d.kernel.Update(kernelRealms(d.cfg, d.networks.Attachments()))
+		if err != nil {
+			again = time.After(attachAgain)
+		}
+		if told.changes(err) {
+			d.log.Error("the kernel engine is not on all devices: it is tried again", "error", err)
 		}
 	}
 }
@@ -84,6 +115,10 @@ func (d *daemon) buildTunnels() ([]task, error) {
 	d.outages = newOutages(d.cfg.Realms, d.gateway.HangupRealm)
 	d.onClose("outages", d.outages.close)
 	options := ipsec.Options{Node: d.cfg.Node, Run: d.cfg.IPsec.Run, Charon: d.cfg.IPsec.Charon, Changed: d.tunnelChanged, Log: d.log}
+	active := make(map[string]string)
+	for _, r := range d.networks.Status() {
+		active[r.Name] = r.Tunnel
+	}
 	var withIKE []string
 	for _, n := range d.networkList {
 		if len(n.Tunnels) == 0 {
@@ -91,6 +126,7 @@ func (d *daemon) buildTunnels() ([]task, error) {
 		}
 		r := ipsec.Realm{
 			Name: n.Name, Namespace: realm.NamespacePath(d.cfg.Node, n.Name), Inner: n.Address.Addr(), ReturnAfter: n.ReturnAfter,
+			Active: active[n.Name],
 		}
 		if list := peers(d.cfg.Trunks, n.Name); len(list) > 0 {
 			r.Monitor = list[0]
@@ -105,10 +141,8 @@ func (d *daemon) buildTunnels() ([]task, error) {
 		}
 		d.trunks.RealmDown(n.Name, "its tunnel is not known to be up yet")
 	}
-	if ended, err := ipsec.Sweep(d.cfg.IPsec.Run, d.cfg.Node, withIKE); err != nil {
-		d.log.Error("IKE daemons of realms that have none any more may be left", "error", err)
-	} else if ended > 0 {
-		d.log.Info("IKE daemons of realms that have none any more were ended", "daemons", ended)
+	if d.locked {
+		d.sweepIKE(withIKE)
 	}
 	if len(options.Realms) == 0 {
 		return nil, nil
@@ -122,6 +156,15 @@ func (d *daemon) buildTunnels() ([]task, error) {
 		{"tunnels", supervisor.Run},
 		{"probes", func(ctx context.Context) error { return d.trunks.Probe(ctx, d.stacks, d.log) }},
 	}, nil
+}
+
+// sweepIKE ends the IKE daemons of realms but those.
+func (d *daemon) sweepIKE(keep []string) {
+	if ended, err := ipsec.Sweep(d.cfg.IPsec.Run, d.cfg.Node, keep); err != nil {
+		d.log.Error("IKE daemons of realms that have none any more may be left", "error", err)
+	} else if ended > 0 {
+		d.log.Info("IKE daemons of realms that have none any more were ended", "daemons", ended)
+	}
 }
 
 // tunnelChanged has a realm's traffic and its trunks follow its tunnels.

@@ -16,14 +16,17 @@ type outages struct {
 	patience map[string]time.Duration
 	hangup   func(realm string, cause call.Cause) int
 
-	mu     sync.Mutex
-	timers map[string]*time.Timer // of realms that are down
-	closed bool
-	ending sync.WaitGroup
+	mu      sync.Mutex
+	running map[string]*outage // of realms that are down
+	closed  bool
+	ending  sync.WaitGroup
 }
 
+// outage is one time that a realm is down.
+type outage struct{ timer *time.Timer }
+
 func newOutages(realms []realm.Config, hangup func(string, call.Cause) int) *outages {
-	o := &outages{patience: make(map[string]time.Duration, len(realms)), hangup: hangup, timers: make(map[string]*time.Timer)}
+	o := &outages{patience: make(map[string]time.Duration, len(realms)), hangup: hangup, running: make(map[string]*outage)}
 	for _, r := range realms {
 		o.patience[r.Name] = r.KeepCalls
 	}
@@ -34,32 +37,37 @@ func newOutages(realms []realm.Config, hangup func(string, call.Cause) int) *out
 func (o *outages) begin(realm, reason string) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
-	if o.closed || o.timers[realm] != nil {
+	if o.closed || o.running[realm] != nil {
 		return
 	}
 	patience := o.patience[realm]
-	o.timers[realm] = time.AfterFunc(patience, func() {
-		o.mu.Lock()
-		over := o.closed || o.timers[realm] == nil
-		if !over {
-			o.ending.Add(1)
-		}
-		o.mu.Unlock()
-		if over {
-			return
-		}
-		defer o.ending.Done()
-		o.hangup(realm, causeTunnelDown(realm, reason, patience))
-	})
+	this := &outage{}
+	o.running[realm] = this
+	this.timer = time.AfterFunc(patience, func() { o.expire(realm, this, causeTunnelDown(realm, reason, patience)) })
+}
+
+// expire ends the calls if that outage still lasts: its timer may be late, and another have begun.
+func (o *outages) expire(realm string, this *outage, cause call.Cause) {
+	o.mu.Lock()
+	lasts := !o.closed && o.running[realm] == this
+	if lasts {
+		o.ending.Add(1)
+	}
+	o.mu.Unlock()
+	if !lasts {
+		return
+	}
+	defer o.ending.Done()
+	o.hangup(realm, cause)
 }
 
 // end keeps the calls.
 func (o *outages) end(realm string) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
-	if t := o.timers[realm]; t != nil {
-		t.Stop()
-		delete(o.timers, realm)
+	if this := o.running[realm]; this != nil {
+		this.timer.Stop()
+		delete(o.running, realm)
 	}
 }
 
@@ -67,8 +75,8 @@ func (o *outages) end(realm string) {
 func (o *outages) close() error {
 	o.mu.Lock()
 	o.closed = true
-	for _, t := range o.timers {
-		t.Stop()
+	for _, this := range o.running {
+		this.timer.Stop()
 	}
 	o.mu.Unlock()
 	o.ending.Wait()

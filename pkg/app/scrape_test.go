@@ -101,8 +101,8 @@ func BenchmarkScrape10000Calls(b *testing.B) {
 	}
 }
 
-const scrapeConfig = `
-node: test
+var scrapeConfig = `
+node: ` + testNode + `
 realms:
   - {name: inside, network: existing, interface: tdmin, address: 192.0.2.1/24, media_ports: 10000-29999}
   - {name: outside, network: existing, interface: tdmout, address: 198.51.100.1/24, media_ports: 30000-49999}

@@ -9,6 +9,7 @@ import (
 	"sync"
 	"time"
 
+	"golang.org/x/sync/errgroup"
 	"golang.org/x/sys/unix"
 
 	"github.com/tandem-sbc/tandem/pkg/b2bua"
@@ -88,6 +89,8 @@ func (d *daemon) buildStack(n realm.Network, at realm.Attachment) (task, error) 
 		d.onClose("SIP of realm "+n.Name, stack.Close) // for a stack that never ran
 	}
 	return task{"SIP of realm " + n.Name, func(ctx context.Context) error {
+		var told lastError
+		told.changes(err)
 		for stack == nil {
 			select {
 			case <-ctx.Done():
@@ -97,10 +100,36 @@ func (d *daemon) buildStack(n realm.Network, at realm.Attachment) (task, error) 
 			}
 			if stack, err = d.listen(n, at.Device); err == nil {
 				d.log.Info("SIP of the realm is up", "realm", n.Name)
+			} else if told.changes(err) {
+				d.log.Warn("SIP of the realm is still not up", "realm", n.Name, "error", err)
 			}
 		}
-		return stack.Run(ctx)
+		return d.serveSIP(ctx, stack, n.Name)
 	}}, nil
+}
+
+// serveSIP runs a realm's stack, and has its socket follow the realm's device.
+func (d *daemon) serveSIP(ctx context.Context, stack *sipua.Stack, realm string) error {
+	group, ctx := errgroup.WithContext(ctx)
+	group.Go(func() error { return stack.Run(ctx) })
+	group.Go(func() error {
+		var told lastError
+		for {
+			select {
+			case <-ctx.Done():
+				return nil
+			case <-d.bells.realms[realm]:
+			}
+			moved, err := stack.Rebind()
+			if moved {
+				d.log.Info("SIP has moved to the device that was made in the place of the realm's", "realm", realm)
+			}
+			if told.changes(err) {
+				d.log.Warn("SIP is not on the realm's device", "realm", realm, "error", err)
+			}
+		}
+	})
+	return group.Wait()
 }
 
 func (d *daemon) listen(n realm.Network, device string) (*sipua.Stack, error) {

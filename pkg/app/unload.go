@@ -17,7 +17,7 @@ import (
 // one that wraps ErrRunning or datapath.ErrBusy, and pins that cannot be seen one that wraps
 // datapath.ErrNoBPFFS.
 func Unload(cfg *config.Config, out io.Writer) (err error) {
-	unlock, err := lockNetworks(cfg)
+	unlock, err := lockNode(cfg.Node)
 	if err != nil {
 		return fmt.Errorf("unload: %w", err)
 	}

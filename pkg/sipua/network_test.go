@@ -67,15 +67,20 @@ func newRealmNet(t *testing.T, b binding) *realmNet {
 // make makes the device, always with the same index.
 func (n *realmNet) make() {
 	n.t.Helper()
+	n.makeAs("4242")
+}
+
+func (n *realmNet) makeAs(index string) {
+	n.t.Helper()
 	if n.binding == toVRF {
-		n.gateway.IP(n.t, "link add "+realmDevice+" index 4242 type vrf table 100")
+		n.gateway.IP(n.t, "link add "+realmDevice+" index "+index+" type vrf table 100")
 		n.gateway.IP(n.t, "addr add 192.0.2.1/32 dev "+realmDevice)
 		n.gateway.IP(n.t, "link set "+realmDevice+" up")
 		n.gateway.IP(n.t, "link set tdmwire master "+realmDevice+" up")
 		n.gateway.IP(n.t, "route replace unreachable default metric 4278198272 table 100")
 		n.gateway.IP(n.t, "route replace 192.0.2.2 dev tdmwire src 192.0.2.1 table 100")
 	} else {
-		n.gateway.IP(n.t, "link add "+realmDevice+" index 4242 type veth peer name tdmfar netns "+n.far.Path)
+		n.gateway.IP(n.t, "link add "+realmDevice+" index "+index+" type veth peer name tdmfar netns "+n.far.Path)
 		n.gateway.IP(n.t, "addr add 192.0.2.1/24 dev "+realmDevice)
 		n.gateway.IP(n.t, "link set "+realmDevice+" up")
 	}
@@ -129,24 +134,58 @@ func TestSocketOutlivesItsDevice(t *testing.T) {
 	each(t, []binding{toDevice, toVRF}, func(t *testing.T, n *realmNet) {
 		r := n.rig()
 		p := n.peer(r)
-		bothWays := func() {
-			t.Helper()
-			came := r.ask(p, patience)
-			p.send(p.answer(p.want("OPTIONS"), 200, "x", ""))
-			if a := <-came; a.status != 200 {
-				t.Fatalf("our OPTIONS: %+v", a)
-			}
-			c := p.caller()
-			p.send(c.request(methodOptions, ""))
-			p.want("200")
-		}
-		bothWays()
+		bothWays(t, r, p)
 		n.unmake()
 		if a := <-r.ask(p, patience); !errors.Is(a.err, ErrUnreachable) {
 			t.Errorf("without its device: %+v", a)
 		}
 		n.make()
-		bothWays()
+		bothWays(t, r, p)
+	})
+}
+
+// bothWays asks the peer, and is asked.
+func bothWays(t *testing.T, r *rig, p *peer) {
+	t.Helper()
+	came := r.ask(p, patience)
+	p.send(p.answer(p.want("OPTIONS"), 200, "x", ""))
+	if a := <-came; a.status != 200 {
+		t.Fatalf("our OPTIONS: %+v", a)
+	}
+	c := p.caller()
+	p.send(c.request(methodOptions, ""))
+	p.want("200")
+}
+
+// N9: a device that is made again with another index is a stranger to the socket until it is bound
+// anew; a call that is up then goes on, and ends in good order.
+func TestRebind(t *testing.T) {
+	each(t, []binding{toDevice, toVRF}, func(t *testing.T, n *realmNet) {
+		r := n.rig()
+		p := n.peer(r)
+		rebind := func(want bool) {
+			t.Helper()
+			if moved, err := r.stack.Rebind(); moved != want || err != nil {
+				t.Errorf("rebind: %t, %v", moved, err)
+			}
+		}
+		_, l := r.dialled(p)
+		rebind(false)
+		n.unmake()
+		if _, err := r.stack.Rebind(); !errors.Is(err, unix.ENODEV) {
+			t.Errorf("rebind without a device: %v", err)
+		}
+		n.makeAs("4343")
+		rebind(true)
+		rebind(false)
+		bothWays(t, r, p)
+		done := make(chan struct{})
+		go func() {
+			defer close(done)
+			closeLeg(t, l, hangup)
+		}()
+		p.send(p.answer(p.want("BYE"), 200, "", ""))
+		<-done
 	})
 }
 

@@ -60,6 +60,36 @@ func prepare(fd int, cfg *Config) error {
 	return nil
 }
 
+// Rebind binds the socket to the device that has the config's name now, and reports whether that is
+// another one: the kernel binds to an index, and a device that was made again may have a new one.
+// Legs and transactions go on.
+func (s *Stack) Rebind() (moved bool, err error) {
+	if s.cfg.Device == "" {
+		return false, nil
+	}
+	raw, err := s.conn.SyscallConn()
+	if err != nil {
+		return false, fmt.Errorf("sipua: realm %s: %w", s.cfg.Realm, err)
+	}
+	ctlErr := raw.Control(func(fd uintptr) { moved, err = rebind(int(fd), s.cfg.Device) })
+	if err = errors.Join(ctlErr, err); err != nil {
+		return false, fmt.Errorf("sipua: realm %s: bind to device %s: %w", s.cfg.Realm, s.cfg.Device, err)
+	}
+	return moved, nil
+}
+
+func rebind(fd int, device string) (moved bool, err error) {
+	// ENODEV: the index is nobody's any more.
+	bound, err := unix.GetsockoptString(fd, unix.SOL_SOCKET, unix.SO_BINDTODEVICE)
+	if err == nil && bound == device {
+		return false, nil
+	}
+	if err != nil && !errors.Is(err, unix.ENODEV) {
+		return false, err
+	}
+	return true, unix.BindToDevice(fd, device)
+}
+
 // read takes each datagram all the way through, in order, until the socket is closed.
 func (s *Stack) read() {
 	buf := make([]byte, maxDatagram+1)
