@@ -16,14 +16,14 @@ GO_LDFLAGS := -X main.version=$(VERSION)
 # What runs in virtual machines: what the running kernel may lack the features for, or what
 # differs by kernel. Of the kernel engine that is little: its programs are verified in an
 # emulated processor, which takes long. 6.1 is the minimum, and proves that the same works there.
-VM_REALM      ?= ^Test(Apply|Activate|Foreign|Idempotent|LateTrunk|NextHops|Overlap|Priorities|Removal|Repair|Restart|ServiceTag|Twenty|Untagged|WeakHost)$$
+VM_REALM      ?= ^Test(Apply|Activate|Foreign|Guard|Idempotent|InterfaceMoves|LateTrunk|NextHops|OutOfVRF|Overlap|Priorities|Removal|Repair|Replacement|Restart|ServiceTag|SharedTrunk|TableMoves|Twenty|Unreadable|Untagged|WeakHost)$$
 VM_GATES      ?= ^Test(Gates|Xfrm.*|ClearText|TunnelMTU|VerifierBudget)$$
 VM_IPSEC      ?= .
 VM_TUNNELS    ?= .
-VM_REALM_61   ?= ^Test(Apply|Activate|Idempotent|Overlap|Removal|WeakHost)$$
+VM_REALM_61   ?= ^Test(Apply|Activate|Guard|Idempotent|OutOfVRF|Overlap|Removal|TableMoves|WeakHost)$$
 VM_IPSEC_61   ?= ^Test(TunnelComesUp|Rekey|CrashOfCharon|ManualKeyChangeLosesNothing|AssociationsAddUp)$$
-VM_GATES_61   ?= ^Test(Gates|Xfrm|ClearText|VerifierBudget)$$
-VM_TUNNELS_61 ?= ^TestOverlappingCarriers$$/^(marks|clear|another|management|path)
+VM_GATES_61   ?= ^Test(Gates|Xfrm|ClearText|TunnelMTU|VerifierBudget)$$
+VM_TUNNELS_61 ?= ^Test(OverlappingCarriers|PrimaryCut)$$
 # Time limit of one package's tests.
 VM_TIMEOUT    ?= 30m
 

@@ -416,7 +416,7 @@ func (d *demo) finish(ctx context.Context) (*outcome, error) {
 		return nil, err
 	}
 	calls := netlab.Calls(logs...)
-	o.countCut(d.cut, d.mended, logs)
+	o.countCut(d.cut, d.mended, calls, logs)
 	o.count(calls, netlab.CompareMedia(calls, logs...))
 	o.countWire(wire.Wire, carrierSites())
 	o.duration = time.Since(d.started)

@@ -19,14 +19,13 @@ type outcome struct {
 	Answered int `json:"answered"`
 	Failed   int `json:"failed"`
 	// Packets counted by captures on the peers' interfaces. RTPLost leaves out what was lost
-	// while the primary tunnel was dead and traffic not yet on the backup, and when it went back:
-	// RTPLostInCut.
+	// while the primary tunnel was dead and traffic not yet on the backup: RTPLostInCut.
 	RTPSent      uint64 `json:"rtp_sent"`
 	RTPReceived  uint64 `json:"rtp_received"`
 	RTPLost      uint64 `json:"rtp_lost"`
 	RTPLostInCut uint64 `json:"rtp_lost_in_cut"`
-	// MediaAwayMS is the longest time in which a running call's media was away for the cut, and
-	// came back: media that did not is lost.
+	// MediaAwayMS is the longest time in which a running call's media was away for the cut; what
+	// did not come back was away until its sender's end.
 	MediaAwayMS int64 `json:"media_away_ms"`
 	// Cut and Backup are the tunnel that was cut, and the one that stood in.
 	Cut    string `json:"cut"`
@@ -68,9 +67,7 @@ func (o *outcome) count(calls []netlab.Call, media netlab.MediaReport) {
 	o.Failed = max(o.Calls-o.Answered, o.failedAtCallers)
 	o.RTPSent, o.RTPReceived = media.Sent, media.Received
 	for _, at := range media.LostAt {
-		inCut := at.After(o.cutAt.Add(-cutMargin)) && at.Before(o.cutAt.Add(awayLimit))
-		inReturn := at.After(o.mendedAt) && at.Before(o.mendedAt.Add(returnLimit))
-		if !o.cutAt.IsZero() && (inCut || inReturn) {
+		if !o.cutAt.IsZero() && at.After(o.cutAt.Add(-cutMargin)) && at.Before(o.cutAt.Add(awayLimit)) {
 			o.RTPLostInCut++
 		}
 	}
@@ -84,15 +81,11 @@ func (o *outcome) count(calls []netlab.Call, media netlab.MediaReport) {
 	}
 }
 
-// cutMargin is for packets that are under way when the cable is cut, returnLimit for those that are
-// when the primary tunnel takes over again: both ends change, each by itself.
-const (
-	cutMargin   = 200 * time.Millisecond
-	returnLimit = 15 * time.Second
-)
+// cutMargin is for packets that are under way when the cable is cut.
+const cutMargin = 200 * time.Millisecond
 
 // countCut takes over what the cut of the primary tunnel did to running calls.
-func (o *outcome) countCut(cut, mended time.Time, logs []*netlab.Log) {
+func (o *outcome) countCut(cut, mended time.Time, calls []netlab.Call, logs []*netlab.Log) {
 	o.cutAt, o.mendedAt = cut, mended
 	uplinks := netlab.SiteOf(netlab.CarrierA).Uplinks
 	o.Cut, o.Backup = uplinks[0].Name, uplinks[1].Name
@@ -101,11 +94,9 @@ func (o *outcome) countCut(cut, mended time.Time, logs []*netlab.Log) {
 			o.TunnelsUp++
 		}
 	}
-	for _, log := range logs {
-		for key, s := range log.Streams {
-			if !key.Out && !cut.IsZero() {
-				o.MediaAwayMS = max(o.MediaAwayMS, s.Gap(cut, cut.Add(awayLimit)).Milliseconds())
-			}
+	for i := range calls {
+		if !cut.IsZero() {
+			o.MediaAwayMS = max(o.MediaAwayMS, calls[i].Away(cut, cut.Add(awayLimit), logs...).Milliseconds())
 		}
 	}
 }

@@ -22,7 +22,7 @@ import (
 // is the key, doc the meaning, range and enum what is allowed, required what has no
 // default. docs/config.md and docs/config.schema.json are generated from them.
 type Config struct {
-	Node     string              `yaml:"node" json:"node" required:"true" doc:"Name of this gateway, for records and logs."`
+	Node     string              `yaml:"node" json:"node" required:"true" doc:"Name of this gateway, for records and logs, and on all that it makes of the kernel: a host has one of a name at a time."`
 	Engine   string              `yaml:"engine" json:"engine" enum:"auto,kernel,userspace" doc:"What moves media: the kernel (XDP), sockets in user space, or auto: the kernel if it can, else user space, said loudly."`
 	MaxCalls int                 `yaml:"max_calls" json:"max_calls" range:"1-262144" doc:"Most calls at once on the whole gateway. The kernel engine's maps are allocated for it at start; docs/architecture.md says how much memory that is."`
 	Pins     string              `yaml:"pins" json:"pins" doc:"Folder on bpffs where the kernel engine keeps its program, maps and flows when the daemon ends, so that the next one goes on with them: auto is /sys/fs/bpf/tdm-NODE (dots of the node's name as dashes), none keeps nothing. tandemd --unload clears it."`

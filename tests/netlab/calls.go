@@ -124,6 +124,42 @@ func (leg *Leg) read(m Message) {
 	}
 }
 
+// Away is how long the media of an answered call was away, in the worse direction: the longest
+// time without a packet at its receiver, of those that are not over at from and begin before
+// until. Media that does not come back is away until its sender ends.
+func (c *Call) Away(from, until time.Time, logs ...*Log) time.Duration {
+	callee := c.Callee()
+	if callee == nil {
+		return 0
+	}
+	return max(away(&c.Caller, callee, from, until, logs), away(callee, &c.Caller, from, until, logs))
+}
+
+func away(sender, receiver *Leg, from, until time.Time, logs []*Log) (longest time.Duration) {
+	for _, log := range logs {
+		for key, sent := range log.Streams {
+			if log.Host != sender.Host || !key.Out || key.Src != sender.Peer || key.Dst != sender.Gateway {
+				continue
+			}
+			received := streamAt(logs, receiver.Host, StreamKey{Src: receiver.Gateway, Dst: receiver.Peer, SSRC: key.SSRC})
+			if received == nil {
+				received = &Stream{Packets: sent.Packets[:1]} // away from its first packet on
+			}
+			longest = max(longest, received.gap(from, until, sent.Packets[len(sent.Packets)-1].Time))
+		}
+	}
+	return longest
+}
+
+func streamAt(logs []*Log, host string, key StreamKey) *Stream {
+	for _, log := range logs {
+		if s := log.Streams[key]; s != nil && log.Host == host {
+			return s
+		}
+	}
+	return nil
+}
+
 // Percentiles of a set of durations.
 type Percentiles struct {
 	Count         int

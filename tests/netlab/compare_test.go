@@ -211,6 +211,27 @@ func TestAudioAddr(t *testing.T) {
 	}
 }
 
+// TestAway: media that never comes back, or never comes, is away until its sender ends.
+func TestAway(t *testing.T) {
+	for arriving, want := range map[int]time.Duration{4: 40 * time.Millisecond, 2: 60 * time.Millisecond, 0: 120 * time.Millisecond} {
+		w := newWire(t)
+		w.call()
+		from := w.now
+		for seq := range 4 {
+			w.sent(uint16(seq), "x")
+			if seq < arriving {
+				w.received(uint16(seq), "x")
+			} else {
+				w.now = w.now.Add(20 * time.Millisecond)
+			}
+		}
+		calls := Calls(&w.caller, &w.callee)
+		if got := calls[0].Away(from, from.Add(time.Second), &w.caller, &w.callee); got != want {
+			t.Errorf("%d of 4 packets arrive: away for %v, want %v", arriving, got, want)
+		}
+	}
+}
+
 // TestMerge: a stream that moves from one device to another is one stream; what is away is
 // seen across the two.
 func TestMerge(t *testing.T) {
@@ -240,16 +261,18 @@ func TestMerge(t *testing.T) {
 		t.Errorf("messages of %s: %+v", all.Host, all.Messages)
 	}
 	second := start.Add(time.Second)
+	last := start.Add(53 * 20 * time.Millisecond)
 	for _, tt := range []struct {
-		from, until time.Time
-		want        time.Duration
+		from, until, ended time.Time
+		want               time.Duration
 	}{
-		{start, second, 47 * 20 * time.Millisecond},
-		{start.Add(500 * time.Millisecond), second, 47 * 20 * time.Millisecond}, // begun before
-		{second, second.Add(time.Second), 20 * time.Millisecond},
-		{second.Add(time.Minute), second.Add(time.Hour), 0},
+		{start, second, last, 47 * 20 * time.Millisecond},
+		{start.Add(500 * time.Millisecond), second, last, 47 * 20 * time.Millisecond}, // begun before
+		{second, last, last, 20 * time.Millisecond},
+		{second, second.Add(time.Second), last.Add(time.Minute), time.Minute}, // never comes back
+		{last.Add(time.Minute), last.Add(time.Hour), last, 0},
 	} {
-		if got := s.Gap(tt.from, tt.until); got != tt.want {
+		if got := s.gap(tt.from, tt.until, tt.ended); got != tt.want {
 			t.Errorf("gap from %v to %v: %v, want %v", tt.from.Sub(start), tt.until.Sub(start), got, tt.want)
 		}
 	}

@@ -15,7 +15,8 @@ func (l *Lab) Cut(host, device string) error {
 	})
 }
 
-// Mend lets the packets of a cable that was cut pass again.
+// Mend lets the packets of a cable that was cut pass again, first those from the end named: a
+// site that heard the gateway before would answer into the dead cable.
 func (l *Lab) Mend(host, device string) error {
 	return l.onCable(host, device, func(h *netlink.Handle, link netlink.Link) error {
 		return h.QdiscDel(netem(link, 100))
@@ -29,12 +30,12 @@ func netem(link netlink.Link, percent float32) *netlink.Netem {
 	}, netlink.NetemQdiscAttrs{Loss: percent})
 }
 
-// onCable does something to both ends of a cable.
+// onCable does something to both ends of a cable, the one named first.
 func (l *Lab) onCable(host, device string, do func(*netlink.Handle, netlink.Link) error) error {
 	for _, link := range l.topology.Links {
-		for _, e := range []End{link.A, link.B} {
-			if e.Host == host && e.Device == device {
-				return errors.Join(l.onDevice(link.A, do), l.onDevice(link.B, do))
+		for _, ends := range [][2]End{{link.A, link.B}, {link.B, link.A}} {
+			if ends[0].Host == host && ends[0].Device == device {
+				return errors.Join(l.onDevice(ends[0], do), l.onDevice(ends[1], do))
 			}
 		}
 	}

@@ -53,7 +53,7 @@ type GatewayOptions struct {
 }
 
 var gatewayTemplate = template.Must(template.New("gateway").Parse(`# The lab's gateway: one platform, two carriers.
-node: lab
+node: {{.ID}}
 engine: {{.Engine}}
 max_calls: {{.MaxCalls}}
 pins: {{.Pins}}
@@ -123,9 +123,10 @@ func (l *Lab) GatewayConfig(o GatewayOptions) ([]byte, error) {
 	err := gatewayTemplate.Execute(&out, struct {
 		GatewayOptions
 		Realms                        []Realm
+		ID                            string
 		PrefixA, PrefixB, Socket, CDR string
 		MediaDSCP, SIPDSCP            int
-	}{o, Realms(), PrefixA, PrefixB, l.AdminSocket(), l.CDRFile(), MediaDSCP, SIPDSCP})
+	}{o, Realms(), l.id, PrefixA, PrefixB, l.AdminSocket(), l.CDRFile(), MediaDSCP, SIPDSCP})
 	if err != nil {
 		return nil, fmt.Errorf("gateway config: %w", err)
 	}

@@ -117,7 +117,7 @@ func (l *Lab) Close() error {
 	l.closeOnce.Do(func() {
 		l.unfollow()
 		l.following.Wait()
-		errs := []error{l.killAll(), removeNode(l.id)}
+		errs := []error{l.killAll(), removeNode(l.dir, l.id)}
 		if l.stamps >= 0 {
 			errs = append(errs, unix.Close(l.stamps))
 		}

@@ -17,6 +17,8 @@ import (
 	"time"
 
 	"github.com/vishvananda/netns"
+
+	"github.com/tandem-sbc/tandem/tests/netspace"
 )
 
 const ownerEnv = "TANDEM_TEST_LAB_OWNER"
@@ -278,7 +280,7 @@ func TestVLAN(t *testing.T) {
 		t.Fatal(err)
 	}
 	if !supported {
-		t.Skip("this kernel has no 802.1Q devices (CONFIG_VLAN_8021Q)")
+		netspace.Lacks(t, "this kernel has no 802.1Q devices (CONFIG_VLAN_8021Q)")
 	}
 	topology := Default(true)
 	for i := range topology.Links {

@@ -91,12 +91,15 @@ func Merge(logs ...*Log) *Log {
 	return &all
 }
 
-// Gap is the longest time between two packets of the stream, of gaps that are not over at
-// from and begin before until.
-func (s *Stream) Gap(from, until time.Time) time.Duration {
+// gap is the longest time without a packet of the stream, of those that are not over at from
+// and begin before until. After the last packet it goes on until ended, when its sender ends.
+func (s *Stream) gap(from, until, ended time.Time) time.Duration {
 	var longest time.Duration
-	for i := 1; i < len(s.Packets); i++ {
-		begin, end := s.Packets[i-1].Time, s.Packets[i].Time
+	for i := range s.Packets {
+		begin, end := s.Packets[i].Time, ended
+		if i+1 < len(s.Packets) {
+			end = s.Packets[i+1].Time
+		}
 		if end.After(from) && begin.Before(until) {
 			longest = max(longest, end.Sub(begin))
 		}

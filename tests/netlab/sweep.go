@@ -1,6 +1,7 @@
 package netlab
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
 	"os"
@@ -34,62 +35,79 @@ func unpin(id string) error {
 // labName matches the id in the name of a thing that a lab, or its gateway, made.
 var labName = regexp.MustCompile(`^(?:tdm-)?(tdm([0-9]+)x[0-9]+)(-|\.lock$|$)`)
 
+// nodeLock is the file by which the gateway of a lab keeps others off its node.
+func nodeLock(id string) string { return filepath.Join("/run/tandem", id+".lock") }
+
 // nodePrefix begins the names of the namespaces that the gateway of a lab makes.
 func nodePrefix(id string) string { return "tdm-" + id + "-" }
 
-// removeNode ends what the gateway of a lab has left running in namespaces of its own, which
-// outlives it by design, and removes those.
-func removeNode(id string) error {
+// removeNode ends what the gateway of a lab has left running, which outlives it by design, and
+// removes the namespaces that it made, and its lock. A charon whose namespace has lost its name is known by
+// its settings, which are in the lab's directory.
+func removeNode(dir, id string) error {
 	entries, err := os.ReadDir(netnsDir)
 	if err != nil && !errors.Is(err, os.ErrNotExist) {
 		return err
 	}
-	var errs []error
+	errs := []error{kill("with settings in "+dir, func(pid int) bool { return isCharonOf(pid, dir) })}
 	for _, e := range entries {
 		if strings.HasPrefix(e.Name(), nodePrefix(id)) {
 			errs = append(errs, killWithin(filepath.Join(netnsDir, e.Name())))
 		}
 	}
+	if err := os.Remove(nodeLock(id)); err != nil && !errors.Is(err, os.ErrNotExist) {
+		errs = append(errs, err)
+	}
 	return errors.Join(append(errs, removeNamespaces(nodePrefix(id)))...)
 }
 
-// killWithin ends the processes in a namespace, and returns when they are gone.
+// killWithin ends the processes in a network namespace, given by its path.
 func killWithin(namespace string) error {
+	var want unix.Stat_t
+	if err := unix.Stat(namespace, &want); err != nil {
+		return fmt.Errorf("namespace %s: %w", namespace, err)
+	}
+	return kill("in "+namespace, func(pid int) bool {
+		var have unix.Stat_t
+		// A process that ends meanwhile, or a zombie, is in no namespace.
+		return unix.Stat(fmt.Sprintf("/proc/%d/ns/net", pid), &have) == nil && have.Dev == want.Dev && have.Ino == want.Ino
+	})
+}
+
+// isCharonOf looks at a process's environment; that of others may name the lab too, by a variable
+// of the CLI.
+func isCharonOf(pid int, dir string) bool {
+	environment, err := os.ReadFile(fmt.Sprintf("/proc/%d/environ", pid))
+	return err == nil && bytes.Contains(environment, []byte("STRONGSWAN_CONF="+dir+"/"))
+}
+
+// kill ends the processes that are meant, and returns when they are gone.
+func kill(which string, meant func(pid int) bool) error {
 	for deadline := time.Now().Add(5 * time.Second); ; time.Sleep(10 * time.Millisecond) {
-		pids, err := within(namespace)
+		pids, err := processesThat(meant)
 		if err != nil || len(pids) == 0 {
 			return err
 		}
 		if time.Now().After(deadline) {
-			return fmt.Errorf("processes %v in %s do not end", pids, namespace)
+			return fmt.Errorf("processes %v %s do not end", pids, which)
 		}
 		for _, pid := range pids {
 			if err := syscall.Kill(pid, syscall.SIGKILL); err != nil && !errors.Is(err, syscall.ESRCH) {
-				return fmt.Errorf("process %d in %s: %w", pid, namespace, err)
+				return fmt.Errorf("process %d %s: %w", pid, which, err)
 			}
 		}
 	}
 }
 
-// within lists the processes in a network namespace, given by its path.
-func within(namespace string) ([]int, error) {
-	var want unix.Stat_t
-	if err := unix.Stat(namespace, &want); err != nil {
-		return nil, fmt.Errorf("namespace %s: %w", namespace, err)
-	}
+// processesThat are meant, this one left out.
+func processesThat(meant func(pid int) bool) ([]int, error) {
 	entries, err := os.ReadDir("/proc")
 	if err != nil {
 		return nil, err
 	}
 	var pids []int
 	for _, e := range entries {
-		pid, err := strconv.Atoi(e.Name())
-		if err != nil || pid == os.Getpid() {
-			continue
-		}
-		var have unix.Stat_t
-		// A process that ends meanwhile, or a zombie, is in no namespace.
-		if unix.Stat(fmt.Sprintf("/proc/%d/ns/net", pid), &have) == nil && have.Dev == want.Dev && have.Ino == want.Ino {
+		if pid, err := strconv.Atoi(e.Name()); err == nil && pid != os.Getpid() && meant(pid) {
 			pids = append(pids, pid)
 		}
 	}
@@ -146,7 +164,7 @@ func sweep(dir string) ([]string, error) {
 			continue
 		}
 		stale = append(stale, id)
-		errs = append(errs, removeNode(id), removeNamespaces(id+"-"), unpin(id), os.RemoveAll(filepath.Join(dir, id)))
+		errs = append(errs, removeNode(filepath.Join(dir, id), id), removeNamespaces(id+"-"), unpin(id), os.RemoveAll(filepath.Join(dir, id)))
 		if lock != nil {
 			errs = append(errs, release(dir, id, lock))
 		}

@@ -9,6 +9,8 @@ import (
 	"time"
 
 	"github.com/vishvananda/netlink"
+
+	"github.com/tandem-sbc/tandem/tests/netspace"
 )
 
 // trunked brings a trunk topology up, or skips where the kernel cannot.
@@ -20,7 +22,7 @@ func trunked(t *testing.T, topology Topology) *Lab {
 		t.Fatal(err)
 	}
 	if len(lack) > 0 {
-		t.Skipf("this kernel lacks %s: use `make test-vm`", strings.Join(lack, ", "))
+		netspace.Lacks(t, "this kernel lacks %s: use `make test-vm`", strings.Join(lack, ", "))
 	}
 	return up(t, topology)
 }
@@ -212,33 +214,43 @@ func TestReadFrame(t *testing.T) {
 	}
 }
 
-// TestWhatTheGatewayLeaves: a process in a namespace that the lab's gateway made ends with
-// the lab, and the namespace too.
+// TestWhatTheGatewayLeaves: processes in namespaces that the lab's gateway made end with the
+// lab, and the namespaces too, also of a charon whose namespace has lost its name.
 func TestWhatTheGatewayLeaves(t *testing.T) {
 	lab := up(t, Default(false))
-	name := nodePrefix(lab.ID()) + "realm"
-	ns, err := createNetns(name)
-	if err != nil {
+	names := []string{nodePrefix(lab.ID()) + "realm", nodePrefix(lab.ID()) + "nameless"}
+	var left []*Process
+	for _, name := range names {
+		ns, err := createNetns(name)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer ns.Close()
+		lab.hosts[name] = ns // so that Command finds it
+		p := lab.Command(context.Background(), name, "sleep", "600")
+		if name == names[1] {
+			p.Env = []string{"STRONGSWAN_CONF=" + lab.IPsecRun() + "/realm/strongswan.conf"}
+		}
+		if err := p.Start(); err != nil {
+			t.Fatal(err)
+		}
+		lab.disown(p) // as a process that the daemon has started
+		left = append(left, p)
+	}
+	if err := deleteNetns(names[1]); err != nil {
 		t.Fatal(err)
 	}
-	lab.hosts["left"] = ns // so that Command finds it
-	p := lab.Command(context.Background(), "left", "sleep", "600")
-	if err := p.Start(); err != nil {
-		t.Fatal(err)
-	}
-	lab.disown(p) // as a process that the daemon has started
 	if err := lab.Close(); err != nil {
 		t.Fatal(err)
 	}
-	select {
-	case <-p.Done():
-	case <-time.After(5 * time.Second):
-		t.Error("the process lives")
-	}
-	if _, err := os.Stat(netnsDir + "/" + name); err == nil {
-		t.Error("the namespace is there still")
-	}
-	if err := ns.Close(); err != nil {
-		t.Error(err)
+	for i, p := range left {
+		select {
+		case <-p.Done():
+		case <-time.After(5 * time.Second):
+			t.Errorf("the process in %s lives", names[i])
+		}
+		if _, err := os.Stat(netnsDir + "/" + names[i]); err == nil {
+			t.Errorf("the namespace %s is there still", names[i])
+		}
 	}
 }

@@ -3,6 +3,7 @@ package tunnels
 import (
 	"fmt"
 	"net/netip"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -125,7 +126,7 @@ func clearText(t *testing.T, l *lab) {
 	for _, c := range ask(t, l.api.Calls) {
 		port = c.Egress.Media.Local.Port()
 	}
-	before := l.leaks(t, netlab.CarrierA, "clear-text")
+	before, scraped := l.leaks(t, netlab.CarrierA, "clear-text"), metric(t, l.metrics(t), clearTextLeaks)
 	// The carrier's own router sends by the outer network what belongs into the tunnel.
 	a := l.site(netlab.CarrierA)
 	route := fmt.Sprintf("%v/32 via %v dev %s metric 500", a.Gateway.Addr(), a.Uplinks[0].Gateway.Addr(), netlab.Device(0))
@@ -145,10 +146,27 @@ func clearText(t *testing.T, l *lab) {
 	})
 	wait(t, caller)
 	l.idle(t)
-	metrics := l.metrics(t)
-	if want := `tandem_realm_leaks_total{realm="carrier-a",reason="clear-text"}`; !strings.Contains(metrics, want) {
-		t.Errorf("metrics have no %s", want)
+	if n := metric(t, l.metrics(t), clearTextLeaks) - scraped; n < 3*sent {
+		t.Errorf("%s has risen by %v, want %d at least", clearTextLeaks, n, 3*sent)
 	}
+}
+
+const clearTextLeaks = `tandem_realm_leaks_total{realm="carrier-a",reason="clear-text"}`
+
+// metric is the value of a series among those scraped.
+func metric(t *testing.T, scraped, series string) float64 {
+	t.Helper()
+	for line := range strings.Lines(scraped) {
+		if text, found := strings.CutPrefix(line, series+" "); found {
+			value, err := strconv.ParseFloat(strings.TrimSpace(text), 64)
+			if err != nil {
+				t.Fatal(err)
+			}
+			return value
+		}
+	}
+	t.Fatalf("metrics have no %s", series)
+	return 0
 }
 
 // wrongRealm: N5, N2. A carrier on a clear VLAN that uses the platform's address, or sends to

@@ -9,6 +9,7 @@ import (
 	"encoding/pem"
 	"fmt"
 	"math/big"
+	"path/filepath"
 	"strings"
 	"testing"
 	"time"
@@ -142,8 +143,9 @@ func TestCauses(t *testing.T) {
 		}
 		return strings.Join(left, "; ")
 	})
-	log, metrics := l.daemon.Said(), l.metrics(t)
-	for _, tunnel := range cli[[]call.Tunnel](t, l, "tunnels") {
+	metrics, tunnels, trunks := l.metrics(t), cli[[]call.Tunnel](t, l, "tunnels"), l.trunks(t)
+	written := l.written(t)
+	for _, tunnel := range tunnels {
 		w, bad := want[tunnel.Name]
 		if !bad {
 			continue
@@ -152,7 +154,7 @@ func TestCauses(t *testing.T) {
 		if tunnel.Cause != w.cause || !strings.HasPrefix(tunnel.Reason, place) || !strings.Contains(tunnel.Reason, w.word) {
 			t.Errorf("the CLI says of %s %q, %q, want %q and a sentence with %q", tunnel.Name, tunnel.Cause, tunnel.Reason, w.cause, w.word)
 		}
-		if !strings.Contains(log, place) {
+		if !strings.Contains(written["the log"], place) {
 			t.Errorf("the log does not say %q", place)
 		}
 		for _, m := range []string{
@@ -165,12 +167,21 @@ func TestCauses(t *testing.T) {
 		}
 		t.Logf("%s", tunnel.Reason)
 	}
-	for _, trunk := range l.trunks(t) {
+	for _, trunk := range trunks {
 		if bad := trunk.Name != "carrier-05"; bad && (trunk.State != "out-of-service" || trunk.Reason == "") {
 			t.Errorf("trunk %s is %s: %q", trunk.Name, trunk.State, trunk.Reason)
 		}
 	}
-	if strings.Contains(log, netlab.SharedSecret) {
-		t.Error("the pre-shared key is in the log")
+	charons := 0
+	for where, text := range written {
+		if strings.Contains(text, netlab.SharedSecret) {
+			t.Errorf("the pre-shared key is in %s", where)
+		}
+		if filepath.Base(where) == "charon.log" && text != "" {
+			charons++
+		}
+	}
+	if charons != len(sites) {
+		t.Errorf("%d charons have written a log, want %d: the test could not tell", charons, len(sites))
 	}
 }

@@ -3,7 +3,6 @@ package tunnels
 import (
 	"fmt"
 	"maps"
-	"net/netip"
 	"strings"
 	"syscall"
 	"testing"
@@ -107,36 +106,9 @@ func TestPeerDies(t *testing.T) {
 	}
 }
 
-// stream is the one from one address to another at a host.
-func stream(t *testing.T, log *netlab.Log, from, to netip.AddrPort) *netlab.Stream {
-	t.Helper()
-	for key, s := range log.Streams {
-		if key.Src == from && key.Dst == to && !key.Out {
-			return s
-		}
-	}
-	t.Fatalf("%s received no stream from %v to %v", log.Host, from, to)
-	return nil
-}
-
-// away is how long a call's media was away around a time, at worst: towards the caller or the
-// callee.
-func away(t *testing.T, c netlab.Call, around time.Time, caller, callee *netlab.Log) time.Duration {
-	t.Helper()
-	far := c.Callee()
-	if far == nil {
-		t.Fatalf("call %s was not answered", c.Number)
-	}
-	until := around.Add(5 * time.Second)
-	return max(stream(t, caller, c.Caller.Gateway, c.Caller.Peer).Gap(around, until), stream(t, callee, far.Gateway, far.Peer).Gap(around, until))
-}
-
-// returnMargin is how far from the return to the primary tunnel packets may be lost by it.
-const returnMargin = time.Second
-
 // TestPrimaryCut: I6, N8. The primary tunnel's cable loses everything: running calls' media is
 // back within 2 s by the backup, which takes new calls too; when the cable is mended, traffic
-// returns to the primary.
+// returns to the primary without the loss of a packet.
 func TestPrimaryCut(t *testing.T) {
 	l := wire(t, netlab.SiteOf(netlab.Platform), netlab.SiteOf(netlab.CarrierA))
 	l.answering(t, 20*time.Second)
@@ -183,7 +155,11 @@ func TestPrimaryCut(t *testing.T) {
 	if len(seen) != 2 {
 		t.Fatalf("%d calls, want 2", len(seen))
 	}
-	gap := away(t, seen[0], cut, captured[0], captured[1])
+	// Each call is two streams: what never began is not away.
+	if n := netlab.CompareMedia(seen, captured...).Streams; n != 4 {
+		t.Errorf("%d streams, want 4", n)
+	}
+	gap := seen[0].Away(cut, cut.Add(5*time.Second), captured...)
 	t.Logf("media was away for %v", gap.Round(time.Millisecond))
 	if gap > 2*time.Second {
 		t.Errorf("media was away for %v, want 2 s at most", gap)
@@ -191,10 +167,8 @@ func TestPrimaryCut(t *testing.T) {
 	// The second call began by the backup and lived through the return, in which both ends change
 	// their way, each by itself.
 	for _, at := range netlab.CompareMedia(seen[1:], captured...).LostAt {
-		if at.Before(returned.Add(-returnMargin)) || at.After(returned.Add(returnMargin)) {
-			t.Errorf("the call that began by the backup lost a packet %v after the primary was mended; traffic was back there after %v",
-				at.Sub(mended).Round(time.Millisecond), returned.Sub(mended).Round(time.Millisecond))
-		}
+		t.Errorf("the call that began by the backup lost a packet %v after the primary was mended; traffic was back there after %v",
+			at.Sub(mended).Round(time.Millisecond), returned.Sub(mended).Round(time.Millisecond))
 	}
 	l.onlyIPsec(t, stopped(t, wire).Wire)
 }
@@ -203,72 +177,110 @@ func TestPrimaryCut(t *testing.T) {
 // neither in clear, nor by another realm.
 func TestFailClosed(t *testing.T) {
 	l := wire(t, only(netlab.Platform, netlab.CarrierA, netlab.CarrierB)...)
-	l.answering(t, 40*time.Second)
+	l.answering(t, 5*time.Minute) // longer than the slowest machine takes; nobody waits for the end
 	l.load(t, netlab.CarrierA)
 	l.load(t, netlab.CarrierB)
 	l.run(t, netlab.TrunkOptions{Engine: call.EngineKernel, IKE: map[string][]string{"a-primary": quickDPD}})
 	l.ready(t)
-	caller := l.call(t, netlab.Platform, netlab.PrefixA, 2)
+	l.call(t, netlab.Platform, netlab.PrefixA, 2)
 	l.talking(t, 2)
-	// silent checks the wire for two seconds of speech that has no way to go.
-	silent := func(when string) {
-		t.Helper()
-		wire := l.tap(t)
-		logs := l.watch(t, netlab.Platform)
-		time.Sleep(2 * time.Second)
-		census := stopped(t, wire).Wire
-		// What the carrier sends is its own affair: its kernel answers IKE without a charon by ICMP.
-		maps.DeleteFunc(census, func(f netlab.Frame, _ uint64) bool { return f.Out })
-		l.onlyIPsec(t, census)
-		speaking := logs()[0].Totals().Sent
-		if speaking < 100 {
-			t.Errorf("%s: the platform sent only %d packets", when, speaking)
+	// Its associations and policies vanish, without anybody being told.
+	l.closed(t, "without associations and policies", func() {
+		l.underlay(t, netlab.CarrierA, "xfrm state flush")
+		l.underlay(t, netlab.CarrierA, "xfrm policy flush")
+	})
+	// Its device vanishes, and is made again.
+	l.closed(t, "after the xfrm interface was deleted", func() {
+		l.sh(t, netlab.Gateway, "ip link del tdx1-carrier-a")
+	})
+	// The peer vanishes.
+	l.closed(t, "with the tunnel down", func() {
+		if err := l.peers[netlab.CarrierA].Kill(); err != nil {
+			t.Fatal(err)
 		}
-		platform := l.site(netlab.Platform).Peer
-		for f, n := range census {
-			stray := f.VLAN == 200 && f.Kind != netlab.FrameARP && f.Dst != platform
-			media := f.Kind == netlab.FrameESP && f.VLAN == 102 && f.DSCP == netlab.MediaDSCP
-			if stray || media {
-				t.Errorf("%s: %d x %v", when, n, f)
-			}
+		if err := l.peers[netlab.CarrierA].Forget(); err != nil {
+			t.Fatal(err)
 		}
-	}
-	wait := func(up bool) {
-		t.Helper()
-		l.await(t, fmt.Sprintf("tunnel up: %v", up), func() string {
-			if tunnel := l.tunnel(t, "a-primary"); (tunnel.State == call.TunnelUp) != up {
-				return fmt.Sprintf("it is %s: %s", tunnel.State, tunnel.Reason)
+		l.await(t, "tunnel down", func() string {
+			if tunnel := l.tunnel(t, "a-primary"); tunnel.State == call.TunnelUp {
+				return "it is up"
 			}
 			return ""
 		})
-	}
-	// Its associations and policies vanish, without anybody being told.
-	l.underlay(t, netlab.CarrierA, "xfrm state flush")
-	l.underlay(t, netlab.CarrierA, "xfrm policy flush")
-	silent("without associations and policies")
-	wait(true)
-	// Its device vanishes, and is made again.
-	l.sh(t, netlab.Gateway, "ip link del tdx1-carrier-a")
-	silent("after the xfrm interface was deleted")
-	wait(true)
-	// The peer vanishes.
-	if err := l.peers[netlab.CarrierA].Kill(); err != nil {
-		t.Fatal(err)
-	}
-	if err := l.peers[netlab.CarrierA].Forget(); err != nil {
-		t.Fatal(err)
-	}
-	wait(false)
-	silent("with the tunnel down")
+	})
 	if s := l.trunk(t, netlab.CarrierA); s.State != "out-of-service" {
 		t.Errorf("the trunk is %s", s.State)
 	}
 	if n := l.status(t).Calls.Active; n != 2 {
 		t.Errorf("%d calls are kept, want 2", n)
 	}
-	if _, err := caller.Wait(); err != nil {
-		t.Logf("calls whose callee is not there any more: %v", err)
+}
+
+// speech is media from the gateway in carrier-a's tunnel.
+func speech(f netlab.Frame) bool {
+	return !f.Out && f.Kind == netlab.FrameESP && f.VLAN == 101 && f.DSCP == netlab.MediaDSCP
+}
+
+// closed checks the wire from before the harm until two seconds of speech after it, which may
+// have no way to go.
+func (l *lab) closed(t *testing.T, when string, harm func()) {
+	t.Helper()
+	wire := l.tap(t)
+	said, err := l.Capture(netlab.Platform, netlab.PeerDevice)
+	if err != nil {
+		t.Fatal(err)
 	}
+	l.await(t, "speech in the tunnel before it is taken away", func() string {
+		if n := wire.Wire().Count(speech); n < 20 {
+			return fmt.Sprintf("%d packets", n)
+		}
+		return ""
+	})
+	harm()
+	before := said.Totals().Sent
+	l.await(t, "two seconds of speech "+when, func() string {
+		if n := said.Totals().Sent - before; n < uint64(2*packets(2*time.Second)) {
+			return fmt.Sprintf("%d packets", n)
+		}
+		return ""
+	})
+	stopped(t, said)
+	census := stopped(t, wire).Wire
+	// What the carrier sends is its own affair: its kernel answers IKE without a charon by ICMP.
+	maps.DeleteFunc(census, func(f netlab.Frame, _ uint64) bool { return f.Out })
+	l.onlyIPsec(t, census)
+	platform := l.site(netlab.Platform).Peer
+	for f, n := range census {
+		stray := f.VLAN == 200 && f.Kind != netlab.FrameARP && f.Dst != platform
+		media := f.Kind == netlab.FrameESP && f.VLAN == 102 && f.DSCP == netlab.MediaDSCP
+		if stray || media {
+			t.Errorf("%s: %d x %v", when, n, f)
+		}
+	}
+}
+
+// silence ends what talks, in the middle of it, and waits until what is under way has arrived.
+func (l *lab) silence(t *testing.T, callers ...agent) {
+	t.Helper()
+	for _, a := range append(callers, l.callees...) {
+		if err := a.Signal(syscall.SIGKILL); err != nil {
+			t.Fatal(err)
+		}
+		<-a.Done()
+	}
+	time.Sleep(time.Second)
+}
+
+// sent counts the packets of RTP that a host sent between two times.
+func sent(log *netlab.Log, from, until time.Time) (n int) {
+	for key, s := range log.Streams {
+		for i := range s.Packets {
+			if at := s.Packets[i].Time; key.Out && at.After(from) && at.Before(until) {
+				n++
+			}
+		}
+	}
+	return n
 }
 
 // TestOutlives: the gateway's charon is killed, then the daemon, in mid-call. Traffic goes on
@@ -276,7 +288,7 @@ func TestFailClosed(t *testing.T) {
 // that one before it is in place here. The next daemon takes over what is there without a loss.
 func TestOutlives(t *testing.T) {
 	l := wire(t, only(netlab.Platform, netlab.CarrierA)...)
-	l.answering(t, 40*time.Second)
+	l.answering(t, 5*time.Minute) // longer than the slowest machine takes; it ends before
 	l.load(t, netlab.CarrierA)
 	o := netlab.TrunkOptions{Engine: call.EngineKernel}
 	l.run(t, o)
@@ -309,7 +321,7 @@ func TestOutlives(t *testing.T) {
 	})
 	established = l.tunnel(t, "a-primary").Established
 	time.Sleep(2 * time.Second)
-	renewed := time.Now()
+	killed := time.Now()
 	if err := l.daemon.Signal(syscall.SIGKILL); err != nil {
 		t.Fatal(err)
 	}
@@ -317,6 +329,7 @@ func TestOutlives(t *testing.T) {
 	time.Sleep(2 * time.Second)
 	l.run(t, o)
 	l.ready(t)
+	ready := time.Now()
 	time.Sleep(2 * time.Second)
 	if now := l.charons(t, netlab.CarrierA); len(now) != 1 || now[0] != charon {
 		t.Errorf("the next daemon has charons %v, want the one that was there, %d", now, charon)
@@ -324,20 +337,22 @@ func TestOutlives(t *testing.T) {
 	if tunnel := l.tunnel(t, "a-primary"); tunnel.Established.Sub(established).Abs() > 2*time.Second {
 		t.Errorf("the next daemon has a new association: of %v, not %v", tunnel.Established, established)
 	}
-	// The next daemon does not know the call: its BYE is refused.
-	if _, err := caller.Wait(); err == nil {
-		t.Log("the caller could end its call")
-	}
+	l.silence(t, caller)
 	captured := logs()
+	for _, log := range captured {
+		if n := sent(log, killed, ready); n < 100 {
+			t.Errorf("%s sent only %d packets while the daemon was restarted", log.Host, n)
+		}
+	}
 	report := netlab.CompareMedia(netlab.Calls(captured...), captured...)
 	for _, at := range report.LostAt {
-		if at.After(renewed) {
-			t.Errorf("lost at the daemon's restart: %v after it was killed", at.Sub(renewed))
+		if at.After(killed) {
+			t.Errorf("lost at the daemon's restart: %v after it was killed", at.Sub(killed))
 		}
 	}
 	t.Logf("%d of %d packets were lost, all while the next charon negotiated", report.Lost, report.Sent)
 	const tolerable = 25 // half a second of one direction
-	if report.Lost > tolerable || report.Altered+report.Foreign+report.Duplicated+report.BadChecksums > 0 || report.Sent < uint64(2*packets(l.talk)) {
+	if report.Lost > tolerable || report.Altered+report.Foreign+report.Duplicated+report.BadChecksums > 0 {
 		t.Errorf("media: %+v", report)
 	}
 }

@@ -10,6 +10,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io/fs"
 	"net/netip"
 	"os"
 	"path/filepath"
@@ -21,6 +22,7 @@ import (
 	"github.com/tandem-sbc/tandem/pkg/admin"
 	"github.com/tandem-sbc/tandem/pkg/call"
 	"github.com/tandem-sbc/tandem/tests/netlab"
+	"github.com/tandem-sbc/tandem/tests/netspace"
 	"github.com/tandem-sbc/tandem/tests/sipp"
 )
 
@@ -37,7 +39,9 @@ type lab struct {
 	sites  []netlab.Site
 	peers  map[string]*netlab.Charon
 	daemon *netlab.Daemon
-	api    *admin.Client
+	// said is all that the daemons have logged; read it only when the last one has ended.
+	said bytes.Buffer
+	api  *admin.Client
 	// callees at all sites talk for that long.
 	callees []*sipp.Agent
 	talk    time.Duration
@@ -45,7 +49,7 @@ type lab struct {
 	callers uint16
 }
 
-// need skips where the kernel cannot; in the machines of `make test-vm` nothing is skipped.
+// need skips where the kernel cannot.
 func need(t *testing.T) {
 	t.Helper()
 	if os.Geteuid() != 0 {
@@ -56,7 +60,7 @@ func need(t *testing.T) {
 		t.Fatal(err)
 	}
 	if len(lack) > 0 {
-		t.Skipf("this kernel lacks %s: use `make test-vm`", strings.Join(lack, ", "))
+		netspace.Lacks(t, "this kernel lacks %s: use `make test-vm`", strings.Join(lack, ", "))
 	}
 }
 
@@ -152,7 +156,7 @@ func (l *lab) run(t *testing.T, o netlab.TrunkOptions) {
 		o.Sites = l.sites
 	}
 	var err error
-	l.daemon, err = l.StartTrunkGateway(t.Context(), binary(t, "tandemd"), o, nil)
+	l.daemon, err = l.StartTrunkGateway(t.Context(), binary(t, "tandemd"), o, &l.said)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -438,6 +442,29 @@ func (l *lab) charons(t *testing.T, realm string) []int {
 		}
 	}
 	return pids
+}
+
+// written is what the daemons and the gateway's charons have written, by where; it ends the
+// daemon.
+func (l *lab) written(t *testing.T) map[string]string {
+	t.Helper()
+	l.stop(t)
+	texts := map[string]string{"the log": l.said.String()}
+	err := filepath.WalkDir(l.IPsecRun(), func(path string, entry fs.DirEntry, err error) error {
+		switch {
+		case errors.Is(err, fs.ErrNotExist): // without IKE there is no charon
+			return nil
+		case err != nil || !entry.Type().IsRegular():
+			return err
+		}
+		text, err := os.ReadFile(path)
+		texts[path] = string(text)
+		return err
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return texts
 }
 
 // alive reports whether a process is there.

@@ -159,21 +159,38 @@ func managementIsApart(t *testing.T, l *lab) {
 		t.Fatalf("the management host reaches only %q: the test could not tell", got)
 	}
 	a, c, platform := l.site(netlab.CarrierA), l.site(netlab.CarrierC), l.site(netlab.Platform)
-	for _, way := range []struct{ host, device, route string }{
-		{netlab.CarrierC, "", fmt.Sprintf("via %v", c.Gateway.Addr())},
-		{netlab.Platform, "", fmt.Sprintf("via %v", platform.Gateway.Addr())},
-		{netlab.CarrierA, netlab.Device(0), fmt.Sprintf("via %v dev %s", a.Uplinks[0].Gateway.Addr(), netlab.Device(0))},
+	for _, way := range []struct {
+		host, device, route string
+		vlan                uint16
+	}{
+		{netlab.CarrierC, "", fmt.Sprintf("via %v", c.Gateway.Addr()), c.VLAN},
+		{netlab.Platform, "", fmt.Sprintf("via %v", platform.Gateway.Addr()), platform.VLAN},
+		{netlab.CarrierA, netlab.Device(0), fmt.Sprintf("via %v dev %s", a.Uplinks[0].Gateway.Addr(), netlab.Device(0)), a.Uplinks[0].VLAN},
 	} {
 		l.sh(t, way.host, fmt.Sprintf("ip route add %v/32 %s", management, way.route))
+		wire := l.tap(t)
 		if found := reaches(way.host, way.device, management); len(found) > 0 {
 			t.Errorf("%s reaches the management address (%s): %v", way.host, way.route, found)
 		}
 		l.sh(t, way.host, fmt.Sprintf("ip route del %v/32 %s", management, way.route))
+		census := stopped(t, wire).Wire
+		for _, kind := range []string{netlab.FrameTCP, netlab.FrameUDP, netlab.FrameICMP} {
+			if census.Count(func(f netlab.Frame) bool {
+				return f.Out && f.VLAN == way.vlan && f.Kind == kind && f.Dst == management
+			}) == 0 {
+				t.Errorf("no %s of %s (%s) came to the gateway: the test could not tell", kind, way.host, way.route)
+			}
+		}
 	}
 	t.Run("through the tunnel", func(t *testing.T) {
 		l.widen(t, management)
+		before := l.refused(t, netlab.CarrierA)
 		if found := reaches(netlab.CarrierA, netlab.TunnelDevice(0), management); len(found) > 0 {
 			t.Errorf("carrier-a reaches the management address through its tunnel: %v", found)
+		}
+		// Two of TCP, and one each of UDP and ICMP.
+		if n := l.refused(t, netlab.CarrierA) - before; n < 4 {
+			t.Errorf("%d packets were refused behind the tunnel: the test could not tell:\n%s", n, l.xfrmStat(t, netlab.CarrierA))
 		}
 	})
 	// A realm's own address is for SIP and RTP; echo requests may be answered.
@@ -187,6 +204,28 @@ func managementIsApart(t *testing.T, l *lab) {
 			}
 		}
 	}
+}
+
+// refused counts what came as ESP to a realm and was dropped, e.g. for a policy.
+func (l *lab) refused(t *testing.T, realm string) (n int) {
+	t.Helper()
+	for line := range strings.Lines(l.xfrmStat(t, realm)) {
+		var name string
+		var count int
+		if _, err := fmt.Sscan(line, &name, &count); err != nil {
+			t.Fatalf("%q: %v", line, err)
+		}
+		if strings.HasPrefix(name, "XfrmIn") {
+			n += count
+		}
+	}
+	return n
+}
+
+// xfrmStat is /proc/net/xfrm_stat in the namespace of a realm's outer side.
+func (l *lab) xfrmStat(t *testing.T, realm string) string {
+	t.Helper()
+	return l.sh(t, netlab.Gateway, fmt.Sprintf("ip netns exec tdm-%s-%s cat /proc/net/xfrm_stat", l.ID(), realm))
 }
 
 // services stand for an SSH daemon, and for a server of datagrams: they listen on all
