@@ -5,6 +5,7 @@ import (
 	"encoding/binary"
 	"net"
 	"net/netip"
+	"os"
 	"sync"
 	"testing"
 	"time"
@@ -93,4 +94,25 @@ func (s *calls) end() (sent int, lost []uint32) {
 		}
 	}
 	return int(s.sent), lost
+}
+
+// raced counts the packets that a kernel has dropped because the SA chosen for them was deleted
+// before they got to it. A rekey leaves microseconds for that, or milliseconds on emulated
+// processors that wait for the host.
+func (l *ikeLab) raced() int {
+	l.t.Helper()
+	var dropped uint64
+	for _, path := range []string{l.ours, l.theirs} {
+		l.in(path, func() error {
+			f, err := os.Open("/proc/thread-self/net/xfrm_stat")
+			if err != nil {
+				return err
+			}
+			defer f.Close()
+			values, err := readStatistics(f)
+			dropped += values["XfrmOutStateInvalid"]
+			return err
+		})
+	}
+	return int(dropped)
 }

@@ -154,10 +154,12 @@ func TestRekey(t *testing.T) {
 	stream := l.stream()
 	s.await("rekeyed", 60*time.Second, func(c call.Tunnel) bool { return c.IKERekeys >= 2 && c.ChildRekeys >= 3 })
 	sent, lost := stream.end()
-	if len(lost) > 0 {
+	raced := l.raced()
+	if len(lost) > raced {
 		t.Errorf("of %d packets %d are lost: %v", sent, len(lost), lost)
 	}
-	c := s.await("all is counted", 10*time.Second, func(c call.Tunnel) bool { return c.Out.Packets >= uint64(sent) })
+	t.Logf("of %d packets kernels dropped %d in a change of SAs, lost %v", sent, raced, lost)
+	c := s.await("all is counted", 10*time.Second, func(c call.Tunnel) bool { return c.Out.Packets+uint64(raced) >= uint64(sent) })
 	if len(c.Failures) > 0 {
 		t.Errorf("failures %v", c.Failures)
 	}
@@ -191,7 +193,7 @@ func TestDuplicatesSettle(t *testing.T) {
 	if c := s.Status()[0]; !isUp(c) {
 		t.Errorf("status %+v", c)
 	}
-	if sent, lost := stream.end(); len(lost) > 0 {
+	if sent, lost := stream.end(); len(lost) > l.raced() {
 		t.Errorf("of %d packets %d are lost: %v", sent, len(lost), lost)
 	}
 }
