@@ -26,6 +26,9 @@ VM_GATES_61   ?= ^Test(Gates|Xfrm|ClearText|TunnelMTU|VerifierBudget)$$
 VM_TUNNELS_61 ?= ^Test(OverlappingCarriers|PrimaryCut)$$
 # Time limit of one package's tests.
 VM_TIMEOUT    ?= 30m
+# Emulated processors stall with their host. What fails in a machine is run once more, and both
+# runs are shown; VM_RERUN= asks for none.
+VM_RERUN      ?= --rerun-fails=1
 
 # What make generate writes and the tree keeps.
 GENERATED := pkg/datapath/tandem_bpfel.go pkg/datapath/tandem_bpfel.o pkg/datapath/floor_bpfel_test.go pkg/datapath/floor_bpfel_test.o \
@@ -62,25 +65,25 @@ test: ## every test, end to end included; says what was skipped and why
 	$(GO) tool gotestsum --format testname -- $(GO_EXEC) -p 1 -count 1 -run '10000Calls|TenThousandCalls' ./pkg/app ./pkg/media ./pkg/datapath
 	@$(MAKE) --no-print-directory test-vm
 
-# vm_test KERNEL ARGUMENTS: go test in a virtual machine. It is go test that ends a machine
+# vm_test KERNEL,PACKAGE,TESTS: go test in a virtual machine. It is go test that ends a machine
 # that takes too long, since the test then says where it was.
-vm_test = CGO_ENABLED=0 $(GO) tool gotestsum --format testname -- \
-	-exec '$(ROOT) $(CURDIR)/$(BIN)/tandem-lab vm --kernel $(1) --timeout 2h' -p 1 -count 1 -timeout $(VM_TIMEOUT) $(2)
+vm_test = CGO_ENABLED=0 $(GO) tool gotestsum --format testname $(VM_RERUN) --packages $(2) -- \
+	-exec '$(ROOT) $(CURDIR)/$(BIN)/tandem-lab vm --kernel $(1) --timeout 2h' -p 1 -count 1 -timeout $(VM_TIMEOUT) -run '$(3)'
 
 .PHONY: test-vm
 test-vm: ## VLAN, VRF and IPsec tests in virtual machines with Debian's kernels 6.12 and 6.1; needs no KVM
 	@tests/deps.sh vm
 	@$(MAKE) --no-print-directory build
 	CGO_ENABLED=0 $(GO) tool gotestsum --format testname -- $(GO_EXEC) -count 1 -timeout $(VM_TIMEOUT) ./tests/vmlab
-	$(call vm_test,6.12,-run '$(VM_REALM)' ./pkg/realm)
-	$(call vm_test,6.12,-run '$(VM_IPSEC)' ./pkg/ipsec)
-	$(call vm_test,6.12,-run '$(VM_GATES)' ./pkg/datapath)
-	$(call vm_test,6.12,-run '^Test(VLAN|Trunk.*)$$' ./tests/netlab)
-	$(call vm_test,6.12,-run '$(VM_TUNNELS)' ./tests/tunnels)
-	$(call vm_test,6.1,-run '$(VM_REALM_61)' ./pkg/realm)
-	$(call vm_test,6.1,-run '$(VM_IPSEC_61)' ./pkg/ipsec)
-	$(call vm_test,6.1,-run '$(VM_GATES_61)' ./pkg/datapath)
-	$(call vm_test,6.1,-run '$(VM_TUNNELS_61)' ./tests/tunnels)
+	$(call vm_test,6.12,./pkg/realm,$(VM_REALM))
+	$(call vm_test,6.12,./pkg/ipsec,$(VM_IPSEC))
+	$(call vm_test,6.12,./pkg/datapath,$(VM_GATES))
+	$(call vm_test,6.12,./tests/netlab,^Test(VLAN|Trunk.*)$$)
+	$(call vm_test,6.12,./tests/tunnels,$(VM_TUNNELS))
+	$(call vm_test,6.1,./pkg/realm,$(VM_REALM_61))
+	$(call vm_test,6.1,./pkg/ipsec,$(VM_IPSEC_61))
+	$(call vm_test,6.1,./pkg/datapath,$(VM_GATES_61))
+	$(call vm_test,6.1,./tests/tunnels,$(VM_TUNNELS_61))
 
 .PHONY: check
 check: ## formatting, vet, staticcheck, errorlint, layering, generated files
