@@ -177,7 +177,7 @@ func (o *outcome) print(w io.Writer, path string) {
 		dscp = "NOT all EF (46)"
 	}
 	fmt.Fprintf(w, "\n  %-20s %d made, %d answered, %d failed\n", "calls", o.Calls, o.Answered, o.Failed)
-	fmt.Fprintf(w, "  %-20s %s sent, %s received, %d lost, and %d in the cut and the return; each compared byte for byte\n",
+	fmt.Fprintf(w, "  %-20s %s sent, %s received, %d lost, and %d in the cut; each compared byte for byte\n",
 		"RTP at the peers", grouped(o.RTPSent), grouped(o.RTPReceived), o.RTPLost, o.RTPLostInCut)
 	fmt.Fprintf(w, "  %-20s tunnel %s lost every packet for %.1f s: running calls' media was away for %d ms at most, then went by %s\n",
 		"cut", o.Cut, o.mendedAt.Sub(o.cutAt).Seconds(), o.MediaAwayMS, o.Backup)
