@@ -13,18 +13,7 @@ import (
 // hereNetworks are those of realms in a namespace.
 func hereNetworks(t *testing.T, s *netspace.Space, list ...Network) *Networks {
 	t.Helper()
-	var n *Networks
-	var err error
-	s.Do(func() { n, err = NewNetworks(testNode(), list, slog.New(slog.DiscardHandler)) })
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() {
-		if err := n.Close(); err != nil {
-			t.Error(err)
-		}
-	})
-	return n
+	return networksIn(t, s, testNode(), slog.DiscardHandler, list...)
 }
 
 // TestActivateAgain: a change of tunnel that fails is tried again at once, not with the next pass

@@ -116,11 +116,15 @@ func tunnel(name string, vlan int, local, remote string, networks ...string) Tun
 // networks are those of the realms, not applied yet.
 func (r *rig) networks(t testing.TB, list ...Network) *Networks {
 	t.Helper()
+	return networksIn(t, r.home, r.node, slog.NewTextHandler(r.log, &slog.HandlerOptions{Level: slog.LevelDebug}), list...)
+}
+
+// networksIn are those of realms in a namespace.
+func networksIn(t testing.TB, s *netspace.Space, node string, log slog.Handler, list ...Network) *Networks {
+	t.Helper()
 	var n *Networks
 	var err error
-	r.home.Do(func() {
-		n, err = NewNetworks(r.node, list, slog.New(slog.NewTextHandler(r.log, &slog.HandlerOptions{Level: slog.LevelDebug})))
-	})
+	s.Do(func() { n, err = NewNetworks(node, list, slog.New(log)) })
 	if err != nil {
 		t.Fatal(err)
 	}
