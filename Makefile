@@ -59,8 +59,8 @@ test: ## every test, end to end included; says what was skipped and why
 	@tests/deps.sh lab test
 	@$(MAKE) --no-print-directory build
 	$(GO) tool gotestsum --format pkgname -- $(GO_EXEC) -race -timeout 20m \
-		$$($(GO) list ./pkg/... ./cmd/...) $$($(GO) list ./tests/... | grep -vE '/(e2e|tunnels|vmlab)$$')
-	$(GO) tool gotestsum --format testname -- $(GO_EXEC) -p 1 -count 1 -timeout 20m ./tests/e2e/...
+		$$($(GO) list ./pkg/... ./cmd/...) $$($(GO) list ./tests/... | grep -vE '/(e2e|scenarios|tunnels|vmlab)$$')
+	$(GO) tool gotestsum --format testname -- $(GO_EXEC) -p 1 -count 1 -timeout 20m ./tests/e2e/... ./tests/scenarios
 	@# What has a limit in time, again without the race detector: with it the limits are ten times as wide.
 	$(GO) tool gotestsum --format testname -- $(GO_EXEC) -p 1 -count 1 -run '10000Calls|TenThousandCalls' ./pkg/app ./pkg/media ./pkg/datapath
 	@$(MAKE) --no-print-directory test-vm
@@ -108,8 +108,9 @@ bench: ## packets and calls per second, ns and latency per packet, CPU per call 
 	@tests/deps.sh lab
 	@$(MAKE) --no-print-directory build
 	@mkdir -p $(OUT)
-	$(GO) test $(GO_EXEC) -run '^$$' -bench XDP -benchtime 500ms -count 5 ./pkg/datapath | tee $(OUT)/xdp.txt
-	@$(ROOT) $(BIN)/tandem-lab bench --engine $(ENGINE) --go-bench $(OUT)/xdp.txt --out $(OUT)/bench.json
+	$(GO) test $(GO_EXEC) -run '^$$' -bench XDP -benchtime 500ms -count 5 ./pkg/datapath | tee $(OUT)/gobench.txt
+	$(GO) test -run '^$$' -bench Select200 -benchtime 200ms -count 5 ./pkg/trunk | tee -a $(OUT)/gobench.txt
+	@$(ROOT) $(BIN)/tandem-lab bench --engine $(ENGINE) --go-bench $(OUT)/gobench.txt --out $(OUT)/bench.json
 
 .PHONY: fuzz
 fuzz: ## every fuzz target for FUZZTIME

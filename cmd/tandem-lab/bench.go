@@ -138,7 +138,7 @@ func (b *bench) run(ctx context.Context, goBench string) error {
 // addGoBench takes over the metrics that Go benchmarks named themselves, such as
 // "82.1 xdp_plain_ns", the median of each.
 func (b *bench) addGoBench(text string) error {
-	values := make(map[string][]float64)
+	values, units := make(map[string][]float64), make(map[string]string)
 	var names []string
 	for line := range strings.Lines(text) {
 		fields := strings.Fields(line)
@@ -147,9 +147,11 @@ func (b *bench) addGoBench(text string) error {
 		}
 		for i := 2; i+1 < len(fields); i += 2 {
 			name := fields[i+1]
-			if !strings.HasSuffix(name, "_ns") {
+			unit := goBenchUnit(name)
+			if unit == "" {
 				continue
 			}
+			units[name] = unit
 			value, err := strconv.ParseFloat(fields[i], 64)
 			if err != nil {
 				return fmt.Errorf("benchmark line %q: %w", strings.TrimSpace(line), err)
@@ -165,9 +167,20 @@ func (b *bench) addGoBench(text string) error {
 	}
 	for _, name := range names {
 		slices.Sort(values[name])
-		b.add(name, values[name][len(values[name])/2], "ns")
+		b.add(name, values[name][len(values[name])/2], units[name])
 	}
 	return nil
+}
+
+// goBenchUnit tells the unit of a metric by its name; what ends otherwise is not ours.
+func goBenchUnit(name string) string {
+	switch {
+	case strings.HasSuffix(name, "_ns"):
+		return "ns"
+	case strings.HasSuffix(name, "_allocs"):
+		return "allocations"
+	}
+	return ""
 }
 
 // sha256Yardstick is what this machine takes now for a piece of plain computing, to

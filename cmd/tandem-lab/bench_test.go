@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"io"
 	"math"
+	"slices"
 	"strings"
 	"testing"
 )
@@ -15,6 +16,7 @@ func TestGoBenchFigures(t *testing.T) {
 	err := b.addGoBench(`goos: linux
 BenchmarkXDPFloor-2       	      40	        41.0 xdp_floor_ns
 BenchmarkXDPPlain100k-2   	      12	        98.0 xdp_plain_100k_ns
+BenchmarkSelect200-2      	      12	        1500 ns/op	     0 B/op	 0 allocs/op	   980.5 trunk_select_ns	     0 trunk_select_allocs
 BenchmarkXDPFloor-2       	      40	        39.0 xdp_floor_ns
 BenchmarkXDPFloor-2       	      40	        55.0 xdp_floor_ns
 PASS
@@ -22,8 +24,8 @@ PASS
 	if err != nil {
 		t.Fatal(err)
 	}
-	want := []figure{{"xdp_floor_ns", 41, "ns"}, {"xdp_plain_100k_ns", 98, "ns"}}
-	if len(b.figures) != len(want) || b.figures[0] != want[0] || b.figures[1] != want[1] {
+	want := []figure{{"xdp_floor_ns", 41, "ns"}, {"xdp_plain_100k_ns", 98, "ns"}, {"trunk_select_ns", 980.5, "ns"}, {"trunk_select_allocs", 0, "allocations"}}
+	if !slices.Equal(b.figures, want) {
 		t.Errorf("got %v, want %v", b.figures, want)
 	}
 	if err := b.addGoBench("PASS\n"); err == nil {

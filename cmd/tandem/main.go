@@ -26,5 +26,7 @@ type env struct {
 	stdout, stderr io.Writer
 	getenv         func(string) string
 	now            func() time.Time
-	version        string
+	// refresh is the time between two looks of --watch; 0 is a second.
+	refresh time.Duration
+	version string
 }

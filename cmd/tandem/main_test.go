@@ -73,17 +73,10 @@ func daemon(t *testing.T) string {
 				Egress:  call.LegRecord{Trunk: "carrier-a"},
 			}}
 		},
-		Trunks: func() []admin.TrunkStatus {
-			return []admin.TrunkStatus{{
-				Name: "genesys", Realm: "platform", Kind: "platform", State: "in-service", Since: now.Add(-75 * time.Hour), MaxCalls: 100,
-				In: admin.TrunkDirection{Active: 1, Attempts: 12, Answers: 9, Failures: 2},
-			}, {
-				Name: "telecom-nord", Realm: "telecom-nord", Kind: "carrier", State: "out-of-service", Since: now.Add(-252 * time.Second),
-				Reason: "no tunnel of realm telecom-nord is up", Out: admin.TrunkDirection{Attempts: 9021, Answers: 7310, Failures: 1711},
-			}}
-		},
+		Trunks: testTrunks, Groups: testGroups, SetTrunk: setTestTrunk, Reload: reloadTest,
 		Realms:  testRealms,
 		Tunnels: testTunnels,
+		Route:   testRoute,
 	})
 	if err != nil {
 		t.Fatal(err)
@@ -170,7 +163,7 @@ func TestJSON(t *testing.T) {
 	if len(realms) != len(testRealms()) || len(tunnels) != len(testTunnels()) || tunnels[1].Errors["replay"] != 2 || realms[1].Leaks["clear-text"] != 17 {
 		t.Errorf("%+v\n%+v", realms, tunnels)
 	}
-	if status.Calls.Answered != 9 || status.UptimeMS < 90_000 || len(calls) != 1 || calls[0].From != "+4930\x1b[2J111" || len(trunks) != 2 || trunks[0].In.Attempts != 12 ||
+	if status.Calls.Answered != 9 || status.UptimeMS < 90_000 || len(calls) != 1 || calls[0].From != "+4930\x1b[2J111" || len(trunks) != 4 || trunks[0].In.Attempts != 12 ||
 		calls[0].Ingress.Media.MOS != 3.876 || calls[0].Ingress.Media.Digits != 16 || status.Engine.EventsLost != 6 || status.Kernel.Attachments[2].Hook != "tcx" {
 		t.Errorf("%+v\n%+v\n%+v", status, calls, trunks)
 	}
@@ -182,7 +175,7 @@ func TestJSON(t *testing.T) {
 // TestNoDaemon: the error says what to do; the version of the command is known without.
 func TestNoDaemon(t *testing.T) {
 	socket := filepath.Join(t.TempDir(), "absent.sock")
-	for _, command := range []string{"status", "calls", "trunks", "realms", "tunnels"} {
+	for _, command := range []string{"status", "calls", "trunks", "groups", "realms", "tunnels", "reload"} {
 		got := tandem(t, socket, command)
 		if got.status != exitFailure || got.stdout != "" || !strings.Contains(got.stderr, "start tandemd") || !strings.Contains(got.stderr, "--socket") {
 			t.Errorf("%s: %+v", command, got)
@@ -238,7 +231,8 @@ func TestCheck(t *testing.T) {
 // TestUsage: a command line that makes no sense ends with 2, whatever the daemon does.
 func TestUsage(t *testing.T) {
 	for _, args := range [][]string{
-		{"clals"}, {"check"}, {"check", "a", "b"}, {"status", "now"}, {"tunnels", "a", "b"}, {"--colour"}, {"calls", "--socket"},
+		{"route", "1"}, {"route", "1", "2"}, {"route", "1", "2", "--trunk", "a", "--header", "x"}, {"route", "1", "2", "--trunk", "a", "--at", "noon"},
+		{"clals"}, {"check"}, {"check", "a", "b"}, {"status", "now"}, {"tunnels", "a", "b"}, {"trunks", "a", "drain", "b"}, {"trunks", "a", "fold"}, {"groups", "a", "b"}, {"reload", "now"}, {"--colour"}, {"calls", "--socket"},
 	} {
 		if got := tandem(t, "", args...); got.status != exitUsage || !strings.Contains(got.stderr, "tandem --help") {
 			t.Errorf("%v: %+v", args, got)

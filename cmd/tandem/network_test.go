@@ -101,7 +101,7 @@ func testRealms() []call.Realm {
 func TestTables(t *testing.T) {
 	socket := daemon(t)
 	for _, args := range [][]string{
-		{"trunks"}, {"realms"}, {"realms", "telecom-nord"}, {"realms", "lab"},
+		{"trunks"}, {"trunks", "telecom-nord"}, {"trunks", "genesys"}, {"groups"}, {"realms"}, {"realms", "telecom-nord"}, {"realms", "lab"},
 		{"tunnels"}, {"tunnels", "telecom-nord-fra"}, {"tunnels", "telecom-nord-ham"}, {"tunnels", "voice-direct"}, {"tunnels", "west"},
 	} {
 		t.Run(strings.Join(args, " "), func(t *testing.T) {
@@ -135,7 +135,7 @@ func TestOneOfAList(t *testing.T) {
 	if err := json.Unmarshal([]byte(got.stdout), &one); err != nil || one.Name != "sud" || one.Monitor.Missed != 3 {
 		t.Errorf("%v in %+v", err, got)
 	}
-	for _, command := range []string{"tunnels", "realms"} {
+	for _, command := range []string{"tunnels", "realms", "trunks", "groups"} {
 		got := tandem(t, socket, command, "sued")
 		if got.status != exitFailure || got.stdout != "" || !strings.Contains(got.stderr, `"sued"; see tandem `+command) {
 			t.Errorf("%s: %+v", command, got)

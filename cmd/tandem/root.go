@@ -61,12 +61,13 @@ type cli struct {
 	socket string
 }
 
-// newRoot lists the commands. Nouns read the running daemon; the one verb works on a file.
+// newRoot lists the commands. Nouns read the running daemon; of the verbs check works on a file, and
+// reload on the daemon.
 func newRoot(e env) *cobra.Command {
 	c := &cli{env: e}
 	root := &cobra.Command{
 		Use:           "tandem",
-		Short:         "Show a running Tandem gateway, and check its config",
+		Short:         "Show and steer a running Tandem gateway, and check its config",
 		SilenceUsage:  true,
 		SilenceErrors: true,
 	}
@@ -79,7 +80,7 @@ func newRoot(e env) *cobra.Command {
 	}
 	flags.StringVar(&c.socket, "socket", socket, "the daemon's admin `socket`; "+socketEnv+" sets the default")
 
-	root.AddCommand(c.check(), c.status(), c.calls(), c.trunks(), c.tunnels(), c.realms(), c.versionOf())
+	root.AddCommand(c.check(), c.status(), c.calls(), c.trunks(), c.groups(), c.tunnels(), c.realms(), c.route(), c.reload(), c.versionOf())
 	return root
 }
 
@@ -104,44 +105,48 @@ func reader[T any](c *cli, use, short string, get func(*admin.Client, context.Co
 
 // list is what a command shows of things that have names: all in a table, or everything of one.
 type list[T any] struct {
-	// noun is what one is called, for people.
-	noun string
-	get  func(*admin.Client, context.Context) ([]T, error)
-	name func(T) string
-	all  func([]T) error
-	one  func(T) error
+	// noun is what one is called, for people; use is the command.
+	noun, use string
+	get       func(*admin.Client, context.Context) ([]T, error)
+	name      func(T) string
+	all       func([]T) error
+	one       func(T) error
 }
 
 // lister makes a command that shows a list, or the one that its argument names.
 func lister[T any](c *cli, use, short string, l list[T]) *cobra.Command {
+	l.use = use
 	return &cobra.Command{
 		Use:   use + " [NAME]",
 		Short: short,
 		Args:  cobra.MaximumNArgs(1),
-		RunE: func(cmd *cobra.Command, args []string) error {
-			items, err := ask(cmd.Context(), c, l.get)
-			if err != nil {
-				return err
-			}
-			if len(args) == 0 {
-				if c.json {
-					return c.printJSON(items)
-				}
-				return l.all(items)
-			}
-			i := slices.IndexFunc(items, func(item T) bool { return l.name(item) == args[0] })
-			if i < 0 {
-				return failure{fmt.Errorf("there is no %s %q; see tandem %s", l.noun, args[0], use)}
-			}
-			if c.json {
-				return c.printJSON(items[i])
-			}
-			return l.one(items[i])
-		},
+		RunE:  func(cmd *cobra.Command, args []string) error { return l.show(cmd.Context(), c, args) },
 	}
 }
 
-// ask reads one thing from the daemon.
+// show prints all, or the one that args name.
+func (l list[T]) show(ctx context.Context, c *cli, args []string) error {
+	items, err := ask(ctx, c, l.get)
+	if err != nil {
+		return err
+	}
+	if len(args) == 0 {
+		if c.json {
+			return c.printJSON(items)
+		}
+		return l.all(items)
+	}
+	i := slices.IndexFunc(items, func(item T) bool { return l.name(item) == args[0] })
+	if i < 0 {
+		return failure{fmt.Errorf("there is no %s %q; see tandem %s", l.noun, args[0], l.use)}
+	}
+	if c.json {
+		return c.printJSON(items[i])
+	}
+	return l.one(items[i])
+}
+
+// ask has the daemon do one thing.
 func ask[T any](ctx context.Context, c *cli, get func(*admin.Client, context.Context) (T, error)) (T, error) {
 	value, err := get(admin.NewClient(c.socket), ctx)
 	if errors.Is(err, admin.ErrNotRunning) {

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"strconv"
 	"strings"
 	"time"
 
@@ -75,27 +74,6 @@ func ofRealm(realms []string, number uint16) string {
 		return " (" + realms[i] + ")"
 	}
 	return ""
-}
-
-func (c *cli) trunks() *cobra.Command {
-	return reader(c, "trunks", "Trunks with their state and calls, in and out apart", (*admin.Client).Trunks, c.showTrunks)
-}
-
-func (c *cli) showTrunks(trunks []admin.TrunkStatus) error {
-	t := newTable(c.stdout)
-	t.row("TRUNK", "REALM", "KIND", "STATE", "AGE", "ACTIVE", "MAX", "IN", "ANSWERED", "FAILED", "OUT", "ANSWERED", "FAILED")
-	var why reasons
-	for _, tr := range trunks {
-		limit := "-"
-		if tr.MaxCalls > 0 {
-			limit = strconv.Itoa(tr.MaxCalls)
-		}
-		t.row(tr.Name, tr.Realm, tr.Kind, tr.State, c.age(tr.Since), strconv.Itoa(tr.In.Active+tr.Out.Active), limit,
-			count(tr.In.Attempts), count(tr.In.Answers), count(tr.In.Failures),
-			count(tr.Out.Attempts), count(tr.Out.Answers), count(tr.Out.Failures))
-		why.add(tr.Name, tr.State, tr.Reason)
-	}
-	return t.flush(why...)
 }
 
 // versions is what runs here and, if it answers, there.

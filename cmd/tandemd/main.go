@@ -42,7 +42,7 @@ func run() int {
 	} else {
 		signals := make(chan os.Signal, 2)
 		signal.Notify(signals, syscall.SIGTERM, syscall.SIGINT, syscall.SIGHUP)
-		err = app.Run(context.Background(), cfg, version, signals)
+		err = app.Run(context.Background(), cfg, func() (*config.Config, error) { return config.Load(*file) }, version, signals)
 	}
 	if err != nil {
 		fmt.Fprintf(os.Stderr, "tandemd: %v\n", err)

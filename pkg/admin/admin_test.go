@@ -165,7 +165,7 @@ func TestAnswersOfTheAPI(t *testing.T) {
 		{"GET", "/v1/tunnels", 200, "[]\n"},
 		{"GET", "/v1/status", 500, `{"error":"the engine is gone"}` + "\n"},
 		{"GET", "/v1/nothing", 404, `{"error":"no such resource: /v1/nothing"}` + "\n"},
-		{"POST", "/v1/calls", 405, `{"error":"this API only reads: use GET"}` + "\n"},
+		{"POST", "/v1/calls", 405, `{"error":"nothing can be changed here: use GET"}` + "\n"},
 	} {
 		req, err := http.NewRequestWithContext(t.Context(), tt.method, "http://tandem"+tt.path, nil)
 		if err != nil {

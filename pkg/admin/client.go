@@ -1,6 +1,7 @@
 package admin
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
@@ -9,6 +10,7 @@ import (
 	"io/fs"
 	"net"
 	"net/http"
+	"strings"
 	"syscall"
 	"time"
 
@@ -78,46 +80,66 @@ func (c *Client) Version(ctx context.Context) (Version, error) {
 	return get[Version](ctx, c, "version")
 }
 
-// get reads one resource. A field that this client does not know is left out, so that
-// it can speak to a newer daemon.
-func get[T any](ctx context.Context, c *Client, resource string) (T, error) {
+// get reads one resource.
+func get[T any](ctx context.Context, c *Client, path string) (T, error) {
+	resource, _, _ := strings.Cut(path, "?")
+	return send[T](ctx, c, "read "+resource, http.MethodGet, path, nil)
+}
+
+// post changes one resource; what is that in words, and body is left out if it is nil.
+func post[T any](ctx context.Context, c *Client, what, path string, body any) (T, error) {
+	var text io.Reader
+	if body != nil {
+		encoded, err := json.Marshal(body)
+		if err != nil {
+			var none T
+			return none, fmt.Errorf("%s: %w", what, err)
+		}
+		text = bytes.NewReader(encoded)
+	}
+	return send[T](ctx, c, what, http.MethodPost, path, text)
+}
+
+// send makes one request. A field of the answer that this client does not know is left
+// out, so that it can speak to a newer daemon.
+func send[T any](ctx context.Context, c *Client, what, method, path string, content io.Reader) (T, error) {
 	var value T
-	req, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://tandem/v1/"+resource, nil)
+	req, err := http.NewRequestWithContext(ctx, method, "http://tandem/v1/"+path, content)
 	if err != nil {
-		return value, fmt.Errorf("read %s: %w", resource, err)
+		return value, fmt.Errorf("%s: %w", what, err)
 	}
 	resp, err := c.http.Do(req)
 	if err != nil {
-		return value, c.explain(resource, err)
+		return value, c.explain(what, err)
 	}
 	defer resp.Body.Close()
 	body, err := io.ReadAll(io.LimitReader(resp.Body, maxBody+1))
 	switch {
 	case err != nil:
-		return value, fmt.Errorf("read %s: %w", resource, err)
+		return value, fmt.Errorf("%s: %w", what, err)
 	case len(body) > maxBody:
-		return value, fmt.Errorf("read %s: the answer is longer than %d bytes", resource, maxBody)
+		return value, fmt.Errorf("%s: the answer is longer than %d bytes", what, maxBody)
 	case resp.StatusCode != http.StatusOK:
 		var f fault
 		if json.Unmarshal(body, &f) != nil || f.Error == "" {
 			f.Error = "no reason given"
 		}
-		return value, fmt.Errorf("read %s: the daemon says %s: %s", resource, resp.Status, f.Error)
+		return value, fmt.Errorf("%s: the daemon says %s: %s", what, resp.Status, f.Error)
 	}
 	if err := json.Unmarshal(body, &value); err != nil {
-		return value, fmt.Errorf("read %s: %w", resource, err)
+		return value, fmt.Errorf("%s: %w", what, err)
 	}
 	return value, nil
 }
 
 // explain turns what connecting says into what it means.
-func (c *Client) explain(resource string, err error) error {
+func (c *Client) explain(what string, err error) error {
 	switch {
 	case errors.Is(err, fs.ErrNotExist), errors.Is(err, syscall.ECONNREFUSED):
 		return fmt.Errorf("%w on %s: start tandemd", ErrNotRunning, c.socket)
 	case errors.Is(err, fs.ErrPermission):
 		return fmt.Errorf("%w on %s: run as root or as a member of the socket's group", ErrNotAllowed, c.socket)
 	default:
-		return fmt.Errorf("read %s: %w", resource, err)
+		return fmt.Errorf("%s: %w", what, err)
 	}
 }

@@ -37,10 +37,19 @@ type Sources struct {
 	Calls func() []call.Info
 	// Trunks gives all trunks in the config's order.
 	Trunks func() []TrunkStatus
+	// Groups gives all groups in the config's order.
+	Groups func() []GroupStatus
+	// SetTrunk changes the state that is wanted of a trunk, and returns the trunk. Its error
+	// wraps ErrUnknownTrunk, or says what is wrong with the state.
+	SetTrunk func(name, state string) (TrunkStatus, error)
+	// Reload reads the config file again and tells what has changed, or would change.
+	Reload func(dryRun bool) ([]Change, error)
 	// Realms gives each realm's network in the config's order (N9).
 	Realms func() []call.Realm
 	// Tunnels gives all tunnels, those of a realm by rank (I7).
 	Tunnels func() []call.Tunnel
+	// Route says what would become of a call (T12).
+	Route func(call.Query) call.Decision
 	// Log takes what goes wrong in the server; nil discards it.
 	Log *slog.Logger
 }
@@ -108,15 +117,19 @@ func (s *Server) routes() http.Handler {
 	mux.HandleFunc("GET /v1/status", s.status)
 	mux.HandleFunc("GET /v1/calls", s.calls)
 	mux.HandleFunc("GET /v1/trunks", s.trunks)
+	mux.HandleFunc("POST /v1/trunks/{name}/state", s.setTrunk)
+	mux.HandleFunc("GET /v1/groups", s.groups)
+	mux.HandleFunc("POST /v1/reload", s.reload)
 	mux.HandleFunc("GET /v1/realms", s.realms)
 	mux.HandleFunc("GET /v1/tunnels", s.tunnels)
+	mux.HandleFunc("GET /v1/route", s.route)
 	mux.HandleFunc("GET /v1/version", s.version)
 	mux.HandleFunc("GET /", func(w http.ResponseWriter, r *http.Request) {
 		s.fail(w, http.StatusNotFound, "no such resource: "+r.URL.Path)
 	})
 	mux.HandleFunc("/", func(w http.ResponseWriter, r *http.Request) {
 		w.Header().Set("Allow", http.MethodGet)
-		s.fail(w, http.StatusMethodNotAllowed, "this API only reads: use GET")
+		s.fail(w, http.StatusMethodNotAllowed, "nothing can be changed here: use GET")
 	})
 	return mux
 }

@@ -79,31 +79,6 @@ type Resources struct {
 	Transactions int `json:"transactions"`
 }
 
-// TrunkStatus is one trunk.
-type TrunkStatus struct {
-	Name  string `json:"name"`
-	Realm string `json:"realm"`
-	// Kind is "platform" or "carrier".
-	Kind string `json:"kind"`
-	// State is a word, e.g. "in-service", since Since; Reason says why it is another, or is empty.
-	State  string    `json:"state"`
-	Since  time.Time `json:"since,omitzero"`
-	Reason string    `json:"reason,omitempty"`
-	// MaxCalls limits both directions together; 0 is no limit.
-	MaxCalls int            `json:"max_calls"`
-	In       TrunkDirection `json:"in"`
-	Out      TrunkDirection `json:"out"`
-}
-
-// TrunkDirection counts a trunk's calls of one direction: In comes from the trunk, Out
-// goes to it. Active is now, the others are since start.
-type TrunkDirection struct {
-	Active   int    `json:"active"`
-	Attempts uint64 `json:"attempts"`
-	Answers  uint64 `json:"answers"`
-	Failures uint64 `json:"failures"`
-}
-
 // Version is what runs.
 type Version struct {
 	Version string `json:"version"`

@@ -3,6 +3,7 @@ package admit
 
 import (
 	"fmt"
+	"time"
 
 	"github.com/tandem-sbc/tandem/pkg/call"
 )
@@ -28,6 +29,8 @@ type Request struct {
 	Trunk Trunk
 	// Draining is true when the gateway takes no new calls.
 	Draining bool
+	// Emergency calls are let in although the gateway is full (T3).
+	Emergency bool
 	// Active and MaxCalls are the calls of the whole gateway, the asking one
 	// included, and its limit; 0 is none.
 	Active, MaxCalls int
@@ -38,7 +41,7 @@ type Request struct {
 // Admit returns nil if the call may come in, or the cause of its refusal: 403 for a
 // stranger, 483 when the hops are used up (RFC 3261 section 16.3), 503 when the
 // gateway drains or is full. A 503 goes out with Retry-After (call.Cause.Rejection).
-// The trunk's own limit is taken by its slot; TrunkFull is the cause when there is none.
+// The trunk's own limit is taken by its slot; Refused has the cause when there is none.
 func Admit(r Request) *call.Cause {
 	switch {
 	case r.Trunk == nil || r.Trunk.Name() == "":
@@ -48,15 +51,38 @@ func Admit(r Request) *call.Cause {
 		return refuse("too-many-hops", 483, q850Routing, "Max-Forwards has reached 0: the call may be going in circles.")
 	case r.Draining:
 		return refuse("draining", 503, q850Temporary, "The gateway is shutting down and takes no new calls.")
-	case r.MaxCalls > 0 && r.Active > r.MaxCalls:
+	case r.MaxCalls > 0 && !r.Emergency && r.Active > r.MaxCalls:
 		return refuse("gateway-full", 503, q850Congestion, fmt.Sprintf("The gateway already carries its maximum of %d calls (max_calls).", r.MaxCalls))
 	}
 	return nil
 }
 
-// TrunkFull is the cause of a call from a trunk that has no slot left (T3).
-func TrunkFull(t Trunk) call.Cause {
-	return *refuse("trunk-full", 503, q850NoCircuit, fmt.Sprintf("Trunk %q already has its maximum of calls (max_calls).", t.Name()))
+// Limits explain a trunk that has no slot for a call, by the words of trunk.Reason.
+var limits = map[string]struct {
+	code string
+	q850 int
+	text string
+}{
+	"full":       {"trunk-full", q850NoCircuit, "already has its maximum of calls (max_calls)"},
+	"realm-full": {"realm-full", q850NoCircuit, "is in a realm that already has its maximum of calls (max_calls)"},
+	"rate":       {"trunk-rate", q850Congestion, "has had its maximum of new calls for now (max_rate)"},
+	"realm-rate": {"realm-rate", q850Congestion, "is in a realm that has had its maximum of new calls for now (max_rate)"},
+	"closed":     {"trunk-closed", q850Temporary, "takes no new calls (state)"},
+}
+
+// longestWait that a peer is asked for: by then the limits may be others.
+const longestWait = time.Hour
+
+// Refused is the cause of a call that a trunk has no slot for (T3, T4); reason is a word of
+// trunk.Reason, and wait is until the next call may have one.
+func Refused(t Trunk, reason string, wait time.Duration) call.Cause {
+	l, known := limits[reason]
+	if !known {
+		l = limits["closed"]
+	}
+	cause := refuse(l.code, 503, l.q850, fmt.Sprintf("Trunk %q %s.", t.Name(), l.text))
+	cause.RetryAfter = int((min(wait, longestWait) + time.Second - 1) / time.Second)
+	return *cause
 }
 
 func refuse(code string, sip, q850 int, text string) *call.Cause {

@@ -1,6 +1,9 @@
 package admit
 
-import "testing"
+import (
+	"testing"
+	"time"
+)
 
 type named string
 
@@ -30,6 +33,8 @@ func TestAdmit(t *testing.T) {
 		{"bad stranger learns nothing of a drain", Request{Trunk: nobody, Draining: true}, "unknown-trunk", 403, 0},
 		{"bad no hops left (S19)", Request{Trunk: &carrier}, "too-many-hops", 483, 0},
 		{"bad draining", Request{Trunk: &carrier, MaxForwards: 70, Draining: true}, "draining", 503, 5},
+		{"OK emergency when it is full (T3)", Request{Trunk: &carrier, MaxForwards: 70, Active: 101, MaxCalls: 100, Emergency: true}, "", 0, 0},
+		{"bad emergency while draining", Request{Trunk: &carrier, MaxForwards: 70, Draining: true, Emergency: true}, "draining", 503, 5},
 		{"bad full", Request{Trunk: &carrier, MaxForwards: 70, Active: 101, MaxCalls: 100}, "gateway-full", 503, 5},
 	} {
 		t.Run(row.name, func(t *testing.T) {
@@ -53,11 +58,15 @@ func TestAdmit(t *testing.T) {
 	}
 }
 
-// T3: beyond the trunk's limit a call gets 503 with Retry-After.
-func TestTrunkFull(t *testing.T) {
+// T3, T4: beyond a limit a call gets 503 with Retry-After.
+func TestRefused(t *testing.T) {
 	carrier := named("carrier-a")
-	cause := TrunkFull(&carrier)
-	if r := cause.Rejection(); cause.Code != "trunk-full" || r.Code != 503 || r.RetryAfter == 0 {
-		t.Errorf("cause %+v, response %+v", cause, r)
+	for reason, code := range map[string]string{
+		"full": "trunk-full", "realm-full": "realm-full", "rate": "trunk-rate", "realm-rate": "realm-rate", "closed": "trunk-closed",
+	} {
+		cause := Refused(&carrier, reason, 6100*time.Millisecond)
+		if r := cause.Rejection(); cause.Code != code || r.Code != 503 || r.RetryAfter != 7 || cause.Q850 == 0 || cause.Text == "" {
+			t.Errorf("%s: cause %+v, response %+v", reason, cause, r)
+		}
 	}
 }

@@ -15,7 +15,7 @@ const maxPerSecond = 1_000_000
 // sees it (S13, A3). Targets of trunks are known peers: neither the budgets nor the deny
 // list, which may not cover them, apply to them.
 type GuardConfig struct {
-	Deny         []netip.Prefix `yaml:"deny" json:"deny" doc:"IPv4 prefixes whose packets are dropped on every realm's device, media included. None may cover a trunk's target."`
+	Deny         []netip.Prefix `yaml:"deny" json:"deny" reload:"hot" doc:"IPv4 prefixes whose packets are dropped on every realm's device, media included. None may cover a trunk's target."`
 	SIPPerSecond uint32         `yaml:"sip_per_second" json:"sip_per_second" range:"0-1000000" doc:"Packets a second to a realm's sip_port that one source address may send which is no target of the realm's trunks; a second's worth may come at once. 0 is no limit."`
 	UDPPerSecond uint32         `yaml:"udp_per_second" json:"udp_per_second" range:"0-1000000" doc:"The same for UDP packets to a realm's other ports, media_ports aside: what comes there without a call is always dropped."`
 }

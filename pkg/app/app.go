@@ -8,6 +8,8 @@ import (
 	"fmt"
 	"log/slog"
 	"os"
+	"sync"
+	"sync/atomic"
 	"syscall"
 	"time"
 
@@ -32,13 +34,14 @@ type task struct {
 // Run carries calls until a signal asks it to stop. SIGTERM and SIGINT refuse new
 // calls, wait up to the config's drain for the last one, then hang up both sides of
 // what is left; a second signal does so at once and hardly waits for the answers.
+// SIGHUP and the admin API have it read its config again by reread; that may be nil.
 // Errors name what could not be started, or what failed while it ran.
-func Run(ctx context.Context, cfg *config.Config, version string, signals <-chan os.Signal) (err error) {
+func Run(ctx context.Context, cfg *config.Config, reread func() (*config.Config, error), version string, signals <-chan os.Signal) (err error) {
 	log, err := newLogger(cfg.Log, os.Stderr)
 	if err != nil {
 		return err
 	}
-	d := &daemon{cfg: cfg, version: version, log: log, started: time.Now()}
+	d := &daemon{cfg: cfg, reread: reread, version: version, log: log, started: time.Now()}
 	defer func() { err = errors.Join(err, d.close()) }()
 	tasks, err := d.build()
 	if err != nil {
@@ -75,13 +78,14 @@ func (d *daemon) awaitStop(ctx context.Context, signals <-chan os.Signal) {
 			return
 		case sig := <-signals:
 			if sig == syscall.SIGHUP {
-				d.reload(ctx)
+				d.hup(ctx)
 				continue
 			}
 			d.gateway.Drain()
-			d.log.Info("draining: new calls get 503", "signal", sig.String(), "calls", d.gateway.Totals().Active, "longest", d.cfg.Drain.String())
+			drain := d.plan.Load().cfg.Drain
+			d.log.Info("draining: new calls get 503", "signal", sig.String(), "calls", d.gateway.Totals().Active, "longest", drain.String())
 			patience := hangupTimeout
-			if idle, interrupted := d.awaitIdle(d.cfg.Drain, signals); !idle {
+			if idle, interrupted := d.awaitIdle(drain, signals); !idle {
 				d.log.Warn("hanging up the calls that are left", "calls", d.gateway.Totals().Active)
 				if interrupted {
 					patience = hurriedTimeout
@@ -129,13 +133,23 @@ func (d *daemon) awaitIdle(patience time.Duration, signals <-chan os.Signal) (id
 
 // daemon is what Run holds together.
 type daemon struct {
+	// cfg is what the daemon was started with. What may change without a restart is the
+	// plan's.
 	cfg        *config.Config
+	reread     func() (*config.Config, error)
 	version    string
 	log        *slog.Logger
 	started    time.Time
 	engineName string
 	// engineReason says why media does not run in the kernel, or is empty.
 	engineReason string
+
+	plan atomic.Pointer[plan]
+	// reloading is held by the one reload that runs.
+	reloading sync.Mutex
+	leaving   leavers
+	// listing is held while the kernel engine is told of the plan's peers.
+	listing sync.Mutex
 
 	parts
 	closers []closer

@@ -65,7 +65,7 @@ func TestStartsAndStops(t *testing.T) {
 	cfg := loopback(t, "lo")
 	signals := make(chan os.Signal, 1)
 	ended := make(chan error, 1)
-	go func() { ended <- Run(t.Context(), cfg, "v0", signals) }()
+	go func() { ended <- Run(t.Context(), cfg, nil, "v0", signals) }()
 
 	api := admin.NewClient(cfg.Admin.Socket)
 	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
@@ -98,7 +98,7 @@ func TestStartsAndStops(t *testing.T) {
 // What is missing is named with its remedy, and what was opened before is closed again.
 func TestCannotStart(t *testing.T) {
 	t.Run("no such interface", func(t *testing.T) {
-		err := Run(t.Context(), loopback(t, "tdmnone"), "v0", nil)
+		err := Run(t.Context(), loopback(t, "tdmnone"), nil, "v0", nil)
 		if err == nil || !strings.Contains(err.Error(), "realm here") || !strings.Contains(err.Error(), "ip link") {
 			t.Errorf("error %v", err)
 		}
@@ -108,7 +108,7 @@ func TestCannotStart(t *testing.T) {
 		cfg.Admin.Socket = filepath.Join(t.TempDir(), "none", "admin.sock")
 		// Twice: the first attempt must have given the SIP port and the record file back.
 		for range 2 {
-			err := Run(t.Context(), cfg, "v0", nil)
+			err := Run(t.Context(), cfg, nil, "v0", nil)
 			if err == nil || !strings.Contains(err.Error(), cfg.Admin.Socket) {
 				t.Errorf("error %v", err)
 			}

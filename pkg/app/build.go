@@ -14,8 +14,6 @@ import (
 	"github.com/tandem-sbc/tandem/pkg/media"
 	"github.com/tandem-sbc/tandem/pkg/metrics"
 	"github.com/tandem-sbc/tandem/pkg/realm"
-	"github.com/tandem-sbc/tandem/pkg/route"
-	"github.com/tandem-sbc/tandem/pkg/trunk"
 )
 
 // flushTimeout bounds the writing of the last records at the end.
@@ -36,7 +34,6 @@ type parts struct {
 	kernel  *datapath.Engine
 	adopted []call.FlowKey
 	media   *media.Media
-	trunks  *trunk.Table
 	records *cdr.Writer
 	ended   *metrics.Ended
 	gateway *b2bua.Gateway
@@ -47,6 +44,8 @@ type parts struct {
 	locked   bool
 	networks *realm.Networks
 	bells    bells
+	// renamed is told when DNS leads a trunk elsewhere.
+	renamed chan struct{}
 	// tunnels is nil if no realm has any.
 	tunnels *ipsec.Supervisor
 	outages *outages
@@ -60,7 +59,13 @@ func (d *daemon) build() ([]task, error) {
 		return nil, err
 	}
 	d.checkPorts()
+	first, err := newPlan(d.cfg, nil)
+	if err != nil {
+		return nil, err
+	}
+	d.plan.Store(first)
 	attached := d.networks.Attachments()
+	tasks = append(tasks, d.buildNames(attached)...)
 	engine, err := d.buildEngine(attached)
 	if err != nil {
 		return nil, err
@@ -74,13 +79,6 @@ func (d *daemon) build() ([]task, error) {
 	}
 	tasks = append(tasks, task{"media events", d.media.Run}, task{"leaks", d.watchLeaks})
 
-	if d.trunks, err = trunk.New(d.cfg.Trunks, d.cfg.Groups); err != nil {
-		return nil, err
-	}
-	routes, err := route.New(d.cfg.Routes)
-	if err != nil {
-		return nil, err
-	}
 	if d.records, err = cdr.Open(d.cfg.CDR, d.log); err != nil {
 		return nil, err
 	}
@@ -93,7 +91,8 @@ func (d *daemon) build() ([]task, error) {
 	d.ended = metrics.NewEnded()
 	d.stacks = newStacks()
 	d.gateway = b2bua.New(b2bua.Config{
-		Node: d.cfg.Node, Engine: d.engineName, MaxCalls: d.cfg.MaxCalls, Trunks: d.trunks, Routes: routes,
+		Node: d.cfg.Node, Engine: d.engineName, MaxCalls: d.cfg.MaxCalls,
+		Plan:  d.callPlan,
 		Media: d.media, Dialer: d.stacks, Records: recorder{d.records, d.ended}, Log: d.log,
 	})
 	tunnels, err := d.buildTunnels()
@@ -101,6 +100,7 @@ func (d *daemon) build() ([]task, error) {
 		return nil, err
 	}
 	tasks = append(tasks, tunnels...)
+	tasks = append(tasks, task{"trunks", d.superviseTrunks}, task{"weights of trunks", d.adaptTrunks}, task{"former trunks", d.followLeavers})
 	for i, n := range d.networkList {
 		stack, err := d.buildStack(n, attached[i])
 		if err != nil {

@@ -4,8 +4,6 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
-	"net/netip"
-	"slices"
 
 	"github.com/tandem-sbc/tandem/pkg/call"
 	"github.com/tandem-sbc/tandem/pkg/config"
@@ -47,7 +45,7 @@ func (d *daemon) buildKernelEngine(attached []realm.Attachment) ([]task, error) 
 		return nil, err
 	}
 	e, err := datapath.Open(datapath.Config{
-		Realms: kernelRealms(d.cfg, attached), MaxCalls: d.cfg.MaxCalls, NextHops: neighbours, Guard: datapath.Guard(d.cfg.Guard),
+		Realms: kernelRealms(d.cfg, d.trunks(), attached), MaxCalls: d.cfg.MaxCalls, NextHops: neighbours, Guard: datapath.Guard(d.cfg.Guard),
 		Pins: d.cfg.PinFolder(), Log: d.log,
 	})
 	if err != nil {
@@ -62,12 +60,13 @@ func (d *daemon) buildKernelEngine(attached []realm.Attachment) ([]task, error) 
 }
 
 // kernelRealms are the realms as the kernel engine needs to know them.
-func kernelRealms(cfg *config.Config, attached []realm.Attachment) []datapath.Realm {
+func kernelRealms(cfg *config.Config, trunks *trunk.Table, attached []realm.Attachment) []datapath.Realm {
 	realms := make([]datapath.Realm, len(cfg.Realms))
 	for i, r := range cfg.Realms {
 		realms[i] = datapath.Realm{
 			Number: realmNumber(i), Points: points(attached[i]),
-			Addr: r.Address.Addr(), Media: r.MediaPorts, SIPPort: r.SIPPort, Peers: peers(cfg.Trunks, r.Name),
+			Addr: r.Address.Addr(), Media: r.MediaPorts, SIPPort: r.SIPPort, Peers: trunks.Peers(r.Name),
+			Room: 2 * trunks.MorePeers(r.Name), // those that have left by DNS are known for a while
 		}
 	}
 	return realms
@@ -77,23 +76,6 @@ func points(at realm.Attachment) []datapath.Point {
 	list := make([]datapath.Point, len(at.Points))
 	for i, p := range at.Points {
 		list[i] = datapath.Point(p)
-	}
-	return list
-}
-
-// peers are the addresses that a realm's trunks call from.
-func peers(trunks []trunk.Config, realm string) []netip.Addr {
-	var list []netip.Addr
-	for _, t := range trunks {
-		if t.Realm != realm {
-			continue
-		}
-		for _, text := range t.Targets {
-			// The config was checked: every target can be read.
-			if target, err := trunk.ParseTarget(text); err == nil && !slices.Contains(list, target.Addr()) {
-				list = append(list, target.Addr())
-			}
-		}
 	}
 	return list
 }

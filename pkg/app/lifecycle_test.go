@@ -34,7 +34,7 @@ func runDaemon(path string) int {
 	if err == nil {
 		signals := make(chan os.Signal, 2)
 		signal.Notify(signals, syscall.SIGTERM)
-		err = Run(context.Background(), cfg, "v0", signals)
+		err = Run(context.Background(), cfg, func() (*config.Config, error) { return config.Load(path) }, "v0", signals)
 	}
 	if err != nil {
 		fmt.Fprintln(os.Stderr, err)
@@ -274,11 +274,15 @@ routes:
 	addr := netip.MustParseAddr
 	want := []datapath.Realm{
 		{Number: 1, Points: []datapath.Point{{Ifindex: 7, Bare: true}}, Addr: addr("192.0.2.1"), Media: call.PortRange{First: 10000, Last: 19999}, SIPPort: 5070,
-			Peers: []netip.Addr{addr("192.0.2.10"), addr("192.0.2.11")}},
+			Peers: []netip.Addr{addr("192.0.2.10"), addr("192.0.2.11")}, Room: 6},
 		{Number: 2, Points: []datapath.Point{{Ifindex: 8, VLAN: 201, OuterVLAN: 100}}, Addr: addr("198.51.100.1"), Media: call.PortRange{First: 20000, Last: 29999}, SIPPort: 5060,
-			Peers: []netip.Addr{addr("198.51.100.10"), addr("198.51.100.20")}},
+			Peers: []netip.Addr{addr("198.51.100.10"), addr("198.51.100.20")}, Room: 4},
 	}
-	got := kernelRealms(cfg, []realm.Attachment{
+	first, err := newPlan(cfg, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	got := kernelRealms(cfg, first.trunks, []realm.Attachment{
 		{Points: []realm.Point{{Ifindex: 7, Bare: true}}},
 		{Points: []realm.Point{{Ifindex: 8, VLAN: 201, OuterVLAN: 100}}},
 	})

@@ -27,7 +27,7 @@ func TestOneGatewayOfANode(t *testing.T) {
 		space.Do(func() { err = Unload(cfg, io.Discard) })
 		return err
 	}
-	if err := Run(t.Context(), cfg, "v0", nil); !errors.Is(err, ErrRunning) {
+	if err := Run(t.Context(), cfg, nil, "v0", nil); !errors.Is(err, ErrRunning) {
 		t.Errorf("a second daemon: %v", err)
 	}
 	if err := unload(); !errors.Is(err, ErrRunning) {

@@ -3,12 +3,14 @@ package app
 import (
 	"context"
 	"errors"
+	"net/netip"
 	"slices"
 	"time"
 
 	"github.com/tandem-sbc/tandem/pkg/call"
 	"github.com/tandem-sbc/tandem/pkg/ipsec"
 	"github.com/tandem-sbc/tandem/pkg/realm"
+	"github.com/tandem-sbc/tandem/pkg/trunk"
 )
 
 // buildNetworks makes what the realms need of the kernel. A realm that cannot be had keeps
@@ -32,7 +34,10 @@ func (d *daemon) buildNetworks() ([]task, error) {
 	if err != nil {
 		d.log.Error("realms are down: the others work, and these are tried again", "error", err)
 	}
-	networks.Watch(d.bells.ring)
+	networks.Watch(func(r call.Realm) {
+		d.bells.ring(r)
+		d.linkChanged(r)
+	})
 	return []task{{"networks", networks.Run}}, nil
 }
 
@@ -87,6 +92,14 @@ func (b bells) ring(r call.Realm) {
 // attachAgain is the pause between attempts to serve devices that the kernel engine is not on.
 const attachAgain = 3 * time.Second
 
+// changed rings for the devices alone: what is at them may be another.
+func (b bells) changed() {
+	select {
+	case b.devices <- struct{}{}:
+	default:
+	}
+}
+
 // followDevices keeps the kernel engine's programs on the devices of the realms as they are.
 func (d *daemon) followDevices(ctx context.Context) error {
 	var told lastError
@@ -99,7 +112,7 @@ func (d *daemon) followDevices(ctx context.Context) error {
 		case <-again:
 		}
 		again = nil
-		err := d.kernel.Update(kernelRealms(d.cfg, d.networks.Attachments()))
+		err := d.update()
 		if err != nil {
 			again = time.After(attachAgain)
 		}
@@ -128,8 +141,8 @@ func (d *daemon) buildTunnels() ([]task, error) {
 			Name: n.Name, Namespace: realm.NamespacePath(d.cfg.Node, n.Name), Inner: n.Address.Addr(), ReturnAfter: n.ReturnAfter,
 			Active: active[n.Name],
 		}
-		if list := peers(d.cfg.Trunks, n.Name); len(list) > 0 {
-			r.Monitor = list[0]
+		if d.trunks().MorePeers(n.Name) > 0 {
+			r.Monitor = func() netip.Addr { return d.firstPeer(n.Name) }
 		}
 		for i, t := range d.cfg.TunnelsOf(n.Name) {
 			rank := i + 1
@@ -139,7 +152,7 @@ func (d *daemon) buildTunnels() ([]task, error) {
 		if slices.ContainsFunc(r.Tunnels, func(t ipsec.Tunnel) bool { return t.Keying == ipsec.IKE }) {
 			withIKE = append(withIKE, n.Name)
 		}
-		d.trunks.RealmDown(n.Name, "its tunnel is not known to be up yet")
+		d.trunks().RealmDown(n.Name, "its tunnel is not known to be up yet")
 	}
 	if d.locked {
 		d.sweepIKE(withIKE)
@@ -152,10 +165,41 @@ func (d *daemon) buildTunnels() ([]task, error) {
 		return nil, err
 	}
 	d.tunnels = supervisor
-	return []task{
-		{"tunnels", supervisor.Run},
-		{"probes", func(ctx context.Context) error { return d.trunks.Probe(ctx, d.stacks, d.log) }},
-	}, nil
+	return []task{{"tunnels", supervisor.Run}}, nil
+}
+
+// linkChanged has a realm's trunks follow its network. Where there are tunnels these tell more.
+func (d *daemon) linkChanged(r call.Realm) {
+	i := slices.IndexFunc(d.networkList, func(n realm.Network) bool { return n.Name == r.Name })
+	switch {
+	case i >= 0 && len(d.networkList[i].Tunnels) > 0:
+	case r.State == call.RealmDown:
+		reason := "the network is down: " + r.Reason
+		d.trunks().RealmDown(r.Name, reason)
+		d.gateway.RealmDown(r.Name, reason)
+	default:
+		d.trunks().RealmUp(r.Name)
+	}
+}
+
+// superviseTrunks keeps the trunks' health (T6).
+func (d *daemon) superviseTrunks(ctx context.Context) error {
+	d.awaitNames(ctx, d.realmNames()...)
+	return trunk.Supervise(ctx, d.stacks, d.trunks, d.log)
+}
+
+// adaptTrunks has the weights of adaptive groups follow what their members do (T14).
+func (d *daemon) adaptTrunks(ctx context.Context) error {
+	turn := time.NewTicker(trunk.AdaptEvery)
+	defer turn.Stop()
+	for {
+		select {
+		case now := <-turn.C:
+			d.trunks().Adapt(now)
+		case <-ctx.Done():
+			return nil
+		}
+	}
 }
 
 // sweepIKE ends the IKE daemons of realms but those.
@@ -170,7 +214,7 @@ func (d *daemon) sweepIKE(keep []string) {
 // tunnelChanged has a realm's traffic and its trunks follow its tunnels.
 func (d *daemon) tunnelChanged(name string, s ipsec.State) {
 	if s.Active == "" {
-		d.trunks.RealmDown(name, s.Reason)
+		d.trunks().RealmDown(name, s.Reason)
 	}
 	if err := d.networks.Activate(name, s.Active); err != nil {
 		d.log.Error("a realm's routes do not follow its tunnels", "realm", name, "tunnel", s.Active, "error", err)
@@ -181,23 +225,7 @@ func (d *daemon) tunnelChanged(name string, s ipsec.State) {
 		return
 	}
 	d.outages.end(name)
-	d.trunks.RealmUp(name)
-}
-
-// reloadTimeout bounds how long a SIGHUP keeps other signals waiting.
-const reloadTimeout = 20 * time.Second
-
-// reload reads secrets, certificates and manual keys anew.
-func (d *daemon) reload(ctx context.Context) {
-	d.log.Info("reading secrets, certificates and keys anew; a changed config needs a restart")
-	if d.tunnels == nil {
-		return
-	}
-	ctx, cancel := context.WithTimeout(ctx, reloadTimeout)
-	defer cancel()
-	if err := d.tunnels.Reload(ctx); err != nil {
-		d.log.Error("tunnels go on with what they had", "error", err)
-	}
+	d.trunks().RealmUp(name)
 }
 
 // tunnelStatus is empty without tunnels.

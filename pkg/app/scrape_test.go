@@ -24,8 +24,6 @@ import (
 	"github.com/tandem-sbc/tandem/pkg/media"
 	"github.com/tandem-sbc/tandem/pkg/metrics"
 	"github.com/tandem-sbc/tandem/pkg/realm"
-	"github.com/tandem-sbc/tandem/pkg/route"
-	"github.com/tandem-sbc/tandem/pkg/trunk"
 	"github.com/tandem-sbc/tandem/tests/netspace"
 )
 
@@ -123,6 +121,10 @@ func kernelEngine(t testing.TB) engine {
 	space := netspace.New(t)
 	space.IP(t, "link add tdmin type veth peer name tdmout")
 	var e *datapath.Engine
+	first, err := newPlan(cfg, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
 	space.Do(func() {
 		attached := make([]realm.Attachment, len(cfg.Realms))
 		for i, r := range cfg.Realms {
@@ -132,7 +134,7 @@ func kernelEngine(t testing.TB) engine {
 			}
 			attached[i].Points = []realm.Point{{Ifindex: device.Index}}
 		}
-		e, err = datapath.Open(datapath.Config{Realms: kernelRealms(cfg, attached), MaxCalls: cfg.MaxCalls, NextHops: nowhere{}})
+		e, err = datapath.Open(datapath.Config{Realms: kernelRealms(cfg, first.trunks, attached), MaxCalls: cfg.MaxCalls, NextHops: nowhere{}})
 	})
 	if err != nil {
 		t.Fatal(err)
@@ -171,18 +173,17 @@ func scraperOf(t testing.TB, e engine, calls int) (scrape func() string) {
 			t.Error(err)
 		}
 	})
-	if d.trunks, err = trunk.New(cfg.Trunks, cfg.Groups); err != nil {
-		t.Fatal(err)
-	}
-	routes, err := route.New(cfg.Routes)
+	first, err := newPlan(cfg, nil)
 	if err != nil {
 		t.Fatal(err)
 	}
+	d.plan.Store(first)
 	if d.media, err = media.New(media.Config{Realms: mediaRealms(cfg.Realms), Engine: e}); err != nil {
 		t.Fatal(err)
 	}
 	d.gateway = b2bua.New(b2bua.Config{
-		MaxCalls: calls, Trunks: d.trunks, Routes: routes, Media: d.media, Dialer: willing{}, Records: forgetful{}, Log: d.log,
+		MaxCalls: calls, Media: d.media, Dialer: willing{}, Records: forgetful{}, Log: d.log,
+		Plan: d.callPlan,
 	})
 	var up sync.WaitGroup
 	for range calls {

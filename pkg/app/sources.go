@@ -5,10 +5,11 @@ import (
 
 	"github.com/tandem-sbc/tandem/pkg/admin"
 	"github.com/tandem-sbc/tandem/pkg/b2bua"
+	"github.com/tandem-sbc/tandem/pkg/call"
 	"github.com/tandem-sbc/tandem/pkg/datapath"
+	"github.com/tandem-sbc/tandem/pkg/explain"
 	"github.com/tandem-sbc/tandem/pkg/metrics"
 	"github.com/tandem-sbc/tandem/pkg/sipua"
-	"github.com/tandem-sbc/tandem/pkg/trunk"
 )
 
 // adminSources are what the API shows.
@@ -18,17 +19,10 @@ func (d *daemon) adminSources() admin.Sources {
 		Started: d.started,
 		Status:  d.status,
 		Calls:   d.gateway.Calls,
-		Trunks: func() []admin.TrunkStatus {
-			all := d.trunks.All()
-			list := make([]admin.TrunkStatus, len(all))
-			for i, t := range all {
-				s := t.Status()
-				list[i] = admin.TrunkStatus{
-					Name: s.Name, Realm: s.Realm, Kind: s.Kind, State: s.State, Reason: s.Reason, Since: s.Since,
-					MaxCalls: s.MaxCalls, In: admin.TrunkDirection(s.In), Out: admin.TrunkDirection(s.Out),
-				}
-			}
-			return list
+		Trunks:  d.trunkStatus, Groups: d.groupStatus, SetTrunk: d.setTrunk, Reload: d.adminReload,
+		Route: func(q call.Query) call.Decision {
+			p := d.plan.Load()
+			return explain.Call(p.trunks, p.routes, q)
 		},
 		Realms:  d.realmStatus,
 		Tunnels: d.tunnelStatus,
@@ -103,17 +97,7 @@ func (d *daemon) metricsSources() metrics.Sources {
 			t := d.gateway.Totals()
 			return metrics.Calls{Active: t.Active, Total: uint64(t.Total), Answered: uint64(t.Answered), Failed: uint64(t.Failed)}
 		},
-		Trunks: func() []metrics.Trunk {
-			var list []metrics.Trunk
-			for _, t := range d.trunks.All() {
-				s := t.Status()
-				list = append(list, metrics.Trunk{
-					Name: s.Name, Realm: s.Realm, Kind: s.Kind, InService: s.State == trunk.InService,
-					MaxCalls: s.MaxCalls, In: trunkDirection(s.In), Out: trunkDirection(s.Out),
-				})
-			}
-			return list
-		},
+		Trunks: d.trunkMetrics,
 		SIP: func() []metrics.SIP {
 			var list []metrics.SIP
 			all := d.stacks.all()
@@ -147,10 +131,6 @@ func trunkMedia(gateway *b2bua.Gateway) ([]metrics.TrunkMedia, error) {
 		list[i] = metrics.TrunkMedia{Trunk: t.Trunk, Realm: t.Realm, Counters: metrics.MediaCounters(t.Counters), Live: live}
 	}
 	return list, err
-}
-
-func trunkDirection(s trunk.DirectionStat) metrics.TrunkDirection {
-	return metrics.TrunkDirection{Active: s.Active, Attempts: s.Attempts, Answers: s.Answers, Failures: s.Failures}
 }
 
 func sipMetrics(realm string, s sipua.Stats) metrics.SIP {

@@ -67,12 +67,13 @@ func (s *stacks) Dial(target call.Target, invite call.Invite) (call.Leg, error) 
 }
 
 // Probe implements trunk.Prober.
-func (s *stacks) Probe(ctx context.Context, realm string, target netip.AddrPort) (status int, err error) {
+func (s *stacks) Probe(ctx context.Context, realm string, target netip.AddrPort) (trunk.Answer, error) {
 	stack, err := s.of(realm)
 	if err != nil {
-		return 0, err
+		return trunk.Answer{}, err
 	}
-	return stack.Options(ctx, target)
+	answer, err := stack.Options(ctx, target)
+	return trunk.Answer(answer), err
 }
 
 // buildStack opens the SIP socket of a realm, now or, if its network is not there, as soon
@@ -89,6 +90,7 @@ func (d *daemon) buildStack(n realm.Network, at realm.Attachment) (task, error) 
 		d.onClose("SIP of realm "+n.Name, stack.Close) // for a stack that never ran
 	}
 	return task{"SIP of realm " + n.Name, func(ctx context.Context) error {
+		d.awaitNames(ctx, n.Name)
 		var told lastError
 		told.changes(err)
 		for stack == nil {
@@ -156,7 +158,11 @@ func (i ingress) Invite(leg call.Leg, invite call.Invite) { i.gateway.Invite(i.r
 // peerKind admits the sources that are trunks of the realm.
 func (d *daemon) peerKind(realm string) func(netip.Addr) sipua.PeerKind {
 	return func(src netip.Addr) sipua.PeerKind {
-		switch t := d.trunks.ByPeer(realm, src); {
+		t := d.trunks().ByPeer(realm, src)
+		if t == nil {
+			t = d.leaving.of(realm, src)
+		}
+		switch {
 		case t == nil:
 			return sipua.PeerUnknown
 		case t.Kind() == trunk.Platform:

@@ -39,12 +39,18 @@ type Config struct {
 	Engine string
 	// MaxCalls is how many calls there may be at once; beyond it INVITEs get 503 (T3).
 	MaxCalls int
-	Trunks   *trunk.Table
-	Routes   *route.Table
-	Media    *media.Media
-	Dialer   Dialer
-	Records  Recorder
-	Log      *slog.Logger
+	// Plan is asked once by each call, which keeps to it until its end.
+	Plan    func() Plan
+	Media   *media.Media
+	Dialer  Dialer
+	Records Recorder
+	Log     *slog.Logger
+}
+
+// Plan is where calls go, in one generation of the config.
+type Plan struct {
+	Trunks *trunk.Table
+	Routes *route.Table
 }
 
 // Gateway is the back-to-back user agent: it takes in legs and keeps account of
@@ -88,6 +94,7 @@ func New(cfg Config) *Gateway {
 func (g *Gateway) Invite(realm string, leg call.Leg, invite call.Invite) {
 	s := &session{
 		Gateway: g,
+		plan:    g.cfg.Plan(),
 		realm:   realm,
 		ingress: leg,
 		invite:  invite,

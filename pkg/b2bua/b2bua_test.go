@@ -98,56 +98,6 @@ func TestCallerCancels(t *testing.T) {
 	}
 }
 
-// T7, S20: what a refusal means for the caller and for the next trunk.
-func TestRefusals(t *testing.T) {
-	for _, tc := range []struct {
-		name     string
-		refusal  call.Rejection
-		failover bool
-		told     int
-		code     string
-	}{
-		{"busy is the called party's", call.Rejection{Code: 486}, false, 486, "busy"},
-		{"unknown number is the called party's", call.Rejection{Code: 404}, false, 404, "not-found"},
-		{"declined everywhere ends the call", call.Rejection{Code: 603}, false, 603, "declined"},
-		{"redirection is a rejection", call.Rejection{Code: 302}, false, 480, "redirected"},
-		{"our own fault says nothing of the called party", call.Rejection{Code: 400}, false, 503, "request-refused"},
-		{"a challenge is between us and the carrier", call.Rejection{Code: 407}, false, 503, "request-refused"},
-		{"overload tries the next trunk", call.Rejection{Code: 503}, true, 486, "busy"},
-		{"server failure tries the next trunk", call.Rejection{Code: 500}, true, 486, "busy"},
-		{"request timeout tries the next trunk", call.Rejection{Code: 408}, true, 486, "busy"},
-		{"silence tries the next trunk", call.Rejection{Code: 408, Silent: true}, true, 486, "busy"},
-	} {
-		t.Run(tc.name, func(t *testing.T) {
-			first, second := newFakeLeg("first", carrierPeer), newFakeLeg("second", backupPeer)
-			b := newBench(t, first, second)
-			caller := b.call(callerSDP)
-			<-b.dialer.dialled
-			first.emit(call.Rejected{Rejection: tc.refusal})
-			if tc.failover {
-				if d := <-b.dialer.dialled; d.target.Addr.String() != backupPeer {
-					t.Errorf("went on to %s", d.target.Addr)
-				}
-				second.emit(call.Rejected{Rejection: call.Rejection{Code: 486}})
-			}
-			if a := caller.expect(t, "close"); a.code != tc.told {
-				t.Errorf("the caller was told %d, want %d", a.code, tc.told)
-			}
-			rec := b.record(t)
-			if rec.Cause.Code != tc.code {
-				t.Errorf("cause %q, want %q", rec.Cause.Code, tc.code)
-			}
-			want := 1
-			if tc.failover {
-				want = 2
-			}
-			if len(rec.Attempts) != want {
-				t.Errorf("%d attempts in the record, want %d: %+v", len(rec.Attempts), want, rec.Attempts)
-			}
-		})
-	}
-}
-
 func TestNobodyAnswers(t *testing.T) {
 	callee := newFakeLeg("callee", carrierPeer)
 	b := newBenchWith(t, func(trunks []trunk.Config) { trunks[1].RingTimeout = 500 * time.Millisecond }, callee)

@@ -5,6 +5,7 @@ import (
 	"log/slog"
 	"net/netip"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -22,6 +23,7 @@ type bench struct {
 	records fakeRecorder
 	media   *media.Media
 	trunks  *trunk.Table
+	plan    atomic.Pointer[Plan]
 	done    chan struct{}
 }
 
@@ -33,22 +35,23 @@ func newBench(t *testing.T, legs ...*fakeLeg) *bench {
 // newBenchWith lets a test change the trunks' configs first.
 func newBenchWith(t *testing.T, change func([]trunk.Config), legs ...*fakeLeg) *bench {
 	t.Helper()
-	trunks := []trunk.Config{
-		{Name: "platform", Realm: "inside", Kind: "platform", Transport: "udp", Targets: []string{platformPeer}, Codecs: []string{"PCMA", "PCMU"}, MaxCalls: 2, RingTimeout: 3 * time.Second},
-		{Name: "carrier", Realm: "outside", Kind: "carrier", Transport: "udp", Targets: []string{carrierPeer}, Codecs: []string{"PCMA", "PCMU"}, RingTimeout: 3 * time.Second},
-		{Name: "backup", Realm: "outside", Kind: "carrier", Transport: "udp", Targets: []string{backupPeer}, Codecs: []string{"PCMA"}, RingTimeout: 3 * time.Second},
-	}
-	if change != nil {
-		change(trunks)
-	}
-	table, err := trunk.New(trunks, []trunk.GroupConfig{{Name: "carriers", Trunks: []string{"carrier", "backup"}, Strategy: "priority"}})
+	return newBenchOf(t, func(c *trunk.Configs, _ *[]route.Config) {
+		if change != nil {
+			change(c.Trunks)
+		}
+	}, legs...)
+}
+
+// newBenchOf lets a test change all that calls go by.
+func newBenchOf(t *testing.T, change func(*trunk.Configs, *[]route.Config), legs ...*fakeLeg) *bench {
+	t.Helper()
+	configs, routeConfigs := testConfigs()
+	change(&configs, &routeConfigs)
+	table, err := trunk.New(configs, nil)
 	if err != nil {
 		t.Fatal(err)
 	}
-	routes, err := route.New([]route.Config{
-		{Name: "out", From: []string{"platform"}, Prefix: "+49", Group: "carriers"},
-		{Name: "in", From: []string{"carrier"}, Prefix: "+1", Trunk: "platform"},
-	})
+	routes, err := route.New(routeConfigs)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -59,6 +62,7 @@ func newBenchWith(t *testing.T, change func([]trunk.Config), legs ...*fakeLeg) *
 		trunks:  table,
 		done:    make(chan struct{}),
 	}
+	b.plan.Store(&Plan{Trunks: table, Routes: routes})
 	b.media, err = media.New(media.Config{
 		Realms: []media.Realm{
 			{Name: "inside", Number: 1, Addr: netip.MustParseAddr("192.0.2.1"), Ports: call.PortRange{First: 16384, Last: 16391}, DSCP: 46},
@@ -71,7 +75,8 @@ func newBenchWith(t *testing.T, change func([]trunk.Config), legs ...*fakeLeg) *
 		t.Fatal(err)
 	}
 	b.Gateway = New(Config{
-		Node: "test", Engine: "fake", MaxCalls: 100, Trunks: table, Routes: routes, Media: b.media,
+		Node: "test", Engine: "fake", MaxCalls: 100, Media: b.media,
+		Plan:   func() Plan { return *b.plan.Load() },
 		Dialer: b.dialer, Records: b.records, Log: slog.New(slog.DiscardHandler),
 	})
 	return b
@@ -155,4 +160,19 @@ func establish(t *testing.T, b *bench, callee *fakeLeg) *fakeLeg {
 	caller.expect(t, "accept")
 	caller.emit(call.Acked{})
 	return caller
+}
+
+// testConfigs are a platform and two carriers that stand in for each other.
+func testConfigs() (trunk.Configs, []route.Config) {
+	trunks := []trunk.Config{
+		{Name: "platform", Realm: "inside", Kind: "platform", Transport: "udp", Targets: []string{platformPeer}, Codecs: []string{"PCMA", "PCMU"}, MaxCalls: 2, RingTimeout: 3 * time.Second, HealthWindow: 5 * time.Minute},
+		{Name: "carrier", Realm: "outside", Kind: "carrier", Transport: "udp", Targets: []string{carrierPeer}, Codecs: []string{"PCMA", "PCMU"}, RingTimeout: 3 * time.Second, HealthWindow: 5 * time.Minute},
+		{Name: "backup", Realm: "outside", Kind: "carrier", Transport: "udp", Targets: []string{backupPeer}, Codecs: []string{"PCMA"}, RingTimeout: 3 * time.Second, HealthWindow: 5 * time.Minute},
+	}
+	groups := []trunk.GroupConfig{{Name: "carriers", Trunks: []string{"carrier", "backup"}, Strategy: trunk.Priority}}
+	return trunk.Configs{Trunks: trunks, Groups: groups}, []route.Config{
+		{Name: "out", From: []string{"platform"}, Prefix: "+49", Group: "carriers"},
+		{Name: "one", From: []string{"platform"}, Prefix: "+48", Trunk: "carrier"},
+		{Name: "in", From: []string{"carrier"}, Prefix: "+1", Trunk: "platform"},
+	}
 }

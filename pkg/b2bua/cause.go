@@ -20,6 +20,7 @@ const (
 	q850NoRoute          = 3
 	q850NoUserResponding = 18
 	q850NoAnswer         = 19
+	q850InvalidNumber    = 28
 	q850NetworkFailure   = 38
 	q850TemporaryFailure = 41
 	q850NoCircuit        = 34
@@ -31,6 +32,14 @@ func causeNoRoute(ingress string) call.Cause {
 	return call.Cause{
 		Code: "no-route", By: byTandem, SIP: 503, Q850: q850NoRoute,
 		Text: fmt.Sprintf("No route of the config takes a call from trunk %q to this number.", ingress),
+	}
+}
+
+// causeIncomplete refuses a call whose trunk has to dial numbers of E.164 (T12).
+func causeIncomplete(ingress string) call.Cause {
+	return call.Cause{
+		Code: "no-e164-number", By: byTandem, SIP: 484, Q850: q850InvalidNumber,
+		Text: fmt.Sprintf("Trunk %q has to give a number of E.164 (demand_e164), and neither Request-URI nor To has one.", ingress),
 	}
 }
 
@@ -55,16 +64,21 @@ func causeUnreachable(t *trunk.Trunk, err error) call.Cause {
 
 // causeOutOfService explains a trunk that is not tried.
 func causeOutOfService(name string, c trunk.Condition) call.Cause {
-	return call.Cause{
+	cause := call.Cause{
 		Code: "trunk-out-of-service", By: byTandem, SIP: 503, Q850: q850NetworkFailure,
-		Text: fmt.Sprintf("Trunk %q is %s: %s.", name, states[c.State], c.Reason),
+		Text: fmt.Sprintf("Trunk %q was out of service.", name),
 	}
+	if state, still := states[c.State]; still {
+		cause.Text = fmt.Sprintf("Trunk %q is %s: %s.", name, state, c.Reason)
+	}
+	return cause
 }
 
-// states of a trunk in the words of a sentence.
+// states of a trunk that takes no calls, in the words of a sentence.
 var states = map[string]string{
 	trunk.OutOfService: "out of service",
 	trunk.Probing:      "not in service yet",
+	trunk.Draining:     "draining",
 }
 
 // causeLeft explains a try that was broken off because the trunk went out of service.
@@ -100,6 +114,11 @@ func causeMedia(err error) call.Cause {
 		return call.Cause{
 			Code: "no-common-codec", By: byTandem, SIP: 488, Q850: q850Incompatible,
 			Text: fmt.Sprintf("The two trunks have no codec in common for this offer: %v.", err),
+		}
+	case errors.Is(err, media.ErrEarlyMedia):
+		return call.Cause{
+			Code: "early-media-codec", By: byTandem, SIP: 503, Q850: q850Incompatible,
+			Text: "The trunk has no codec that fits the early media of an earlier attempt, and the caller goes by that.",
 		}
 	case errors.Is(err, media.ErrBadSDP):
 		return call.Cause{
@@ -157,19 +176,27 @@ func causeLegLost(name string, cause call.Cause) call.Cause {
 	}
 }
 
-// causeNoAnswer is the end of patience. Whether the called party is known to have
-// been reached decides what the caller is told and whether others are tried (S20).
-func causeNoAnswer(name string, patience time.Duration, rang bool) (cause call.Cause, next bool) {
+// causeNoAnswer is the end of patience. Whether the called party is known to have been
+// reached decides what the caller is told (S20).
+func causeNoAnswer(name string, patience time.Duration, rang bool) call.Cause {
 	if rang {
 		return call.Cause{
 			Code: "no-answer", By: byTandem, SIP: 480, Q850: q850NoAnswer,
 			Text: fmt.Sprintf("The called party rang at trunk %q for %s and nobody answered.", name, patience),
-		}, false
+		}
 	}
 	return call.Cause{
 		Code: "no-progress", By: byTandem, SIP: 503, Q850: q850NoUserResponding,
 		Text: fmt.Sprintf("Trunk %q neither rang nor answered within %s.", name, patience),
-	}, true
+	}
+}
+
+// causeSilent explains a target that gave no response at all (T11).
+func causeSilent(name string, wait time.Duration) call.Cause {
+	return call.Cause{
+		Code: "silent", By: byTandem, SIP: 503, Q850: q850TemporaryFailure,
+		Text: fmt.Sprintf("Trunk %q gave no response at all within %s.", name, wait),
+	}
 }
 
 // endedBy completes the cause of a leg that was ended by its peer or was lost.

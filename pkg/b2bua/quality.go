@@ -37,10 +37,11 @@ func (c *MediaCounters) add(m *call.Media) {
 	c.RemoteLost += m.RemoteLost
 }
 
-// Media returns the media of each trunk, in the order of the config. A call that ends in
-// the meantime counts once. After an error live calls are missing.
+// Media returns the media of each trunk of the plan, in its order; calls by a trunk that is
+// not there any more are left out. A call that ends in the meantime counts once. After an
+// error live calls are missing.
 func (g *Gateway) Media() ([]TrunkMedia, error) {
-	trunks := g.cfg.Trunks.All()
+	trunks := g.cfg.Plan().Trunks.All()
 	list := make([]TrunkMedia, len(trunks))
 	index := make(map[string]*TrunkMedia, len(trunks))
 
@@ -62,6 +63,9 @@ func (g *Gateway) Media() ([]TrunkMedia, error) {
 	}
 	err := read(g.cfg.Media, answered, func(legs [2]*TrunkMedia, sent *[2]call.Media) {
 		for side, t := range legs {
+			if t == nil {
+				continue
+			}
 			m := &sent[side]
 			t.Counters.add(m)
 			t.Live = append(t.Live, LegQuality{MOS: m.MOS, JitterMS: m.JitterMS, RTTMS: m.RTTMS})

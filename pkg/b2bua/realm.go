@@ -3,6 +3,7 @@ package b2bua
 import (
 	"context"
 	"errors"
+	"net/netip"
 
 	"github.com/tandem-sbc/tandem/pkg/call"
 	"github.com/tandem-sbc/tandem/pkg/trunk"
@@ -28,14 +29,6 @@ func interrupted(ctx context.Context) (cause call.Cause, next bool) {
 func interrupt(ctx context.Context, cancel context.CancelCauseFunc, i *interruption) bool {
 	cancel(i)
 	return errors.Is(context.Cause(ctx), i)
-}
-
-// attempt is the try of a trunk that is under way, or carries the call.
-type attempt struct {
-	trunk *trunk.Trunk
-	// ctx is done when the try has to end for a reason outside of it: cut says which.
-	ctx context.Context
-	cut context.CancelCauseFunc
 }
 
 // RealmDown has the calls that are being set up towards the realm go on by their next trunks,
@@ -97,14 +90,14 @@ func (s *session) end(realm string, cause call.Cause) bool {
 	return interrupt(s.ctx, s.cut, &interruption{cause: cause})
 }
 
-// begin makes a try known to those outside; over takes it out again.
-func (s *session) begin(t *trunk.Trunk) (ctx context.Context, over func()) {
-	a := &attempt{trunk: t}
+// begin makes a try known to those outside; done takes it out again.
+func (s *session) begin(t *trunk.Trunk, target netip.AddrPort) (a *attempt, done func()) {
+	a = &attempt{trunk: t, target: target}
 	a.ctx, a.cut = context.WithCancelCause(s.ctx)
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.trying = a
-	return a.ctx, func() {
+	return a, func() {
 		s.mu.Lock()
 		defer s.mu.Unlock()
 		s.trying = nil

@@ -30,17 +30,18 @@ var dispositions = map[int]struct {
 	608: {"rejected", 21, "says the call was rejected on the called party's behalf"},
 }
 
-// causeRejected explains a final response of an egress trunk and says whether the
-// next trunk may be tried: after 5xx and 408 only (T7). Everything that says nothing
-// of the called party becomes 503, so that a platform can fail over (S20).
-func causeRejected(name string, r call.Rejection) (cause call.Cause, next bool) {
-	cause = call.Cause{By: call.Egress.String(), SIP: 503, Q850: r.Q850}
+// causeRejected explains a final response of an egress trunk. Everything that says nothing of
+// the called party becomes 503, so that a platform can fail over (S20).
+func causeRejected(name string, r call.Rejection) call.Cause {
+	cause := call.Cause{By: call.Egress.String(), SIP: 503, Q850: r.Q850}
 	known, isKnown := dispositions[r.Code]
 	switch {
 	case r.Silent:
 		cause.Code, cause.By = "silent", byTandem
-		cause.Text = fmt.Sprintf("Trunk %q gave no response at all.", name)
-		next = true
+		cause.Text = fmt.Sprintf("Trunk %q gave no response at all until SIP's own timer ran out.", name)
+	case isKnown && r.Code < 600 && lacksResource(r.Q850):
+		cause.Code = "trunk-failure"
+		cause.Text = fmt.Sprintf("Trunk %q refused the call with %d for want of its own resources (Q.850 cause %d).", name, r.Code, r.Q850)
 	case isKnown:
 		cause.Code, cause.SIP = known.code, r.Code
 		cause.Text = fmt.Sprintf("Trunk %q %s (%d).", name, known.text, r.Code)
@@ -53,7 +54,6 @@ func causeRejected(name string, r call.Rejection) (cause call.Cause, next bool) 
 	case r.Code >= 500 || r.Code == 408:
 		cause.Code = "trunk-failure"
 		cause.Text = fmt.Sprintf("Trunk %q failed with %d %s.", name, r.Code, r.Reason)
-		next = true
 	case r.Code >= 400:
 		cause.Code = "request-refused"
 		cause.Text = fmt.Sprintf("Trunk %q refused the request itself with %d %s, which says nothing of the called party.", name, r.Code, r.Reason)
@@ -65,5 +65,9 @@ func causeRejected(name string, r call.Rejection) (cause call.Cause, next bool) 
 	if cause.Q850 == 0 {
 		cause.Q850 = q850TemporaryFailure
 	}
-	return cause, next
+	return cause
 }
+
+// lacksResource reports whether a cause is one of the network and not of the called party,
+// whatever status it was translated to: those of ITU-T Q.850's class "resource unavailable".
+func lacksResource(q850 int) bool { return q850 >= 32 && q850 <= 47 }

@@ -16,12 +16,13 @@ import (
 type session struct {
 	*Gateway
 	log     *slog.Logger
+	plan    Plan
 	realm   string
 	ingress call.Leg
 	invite  call.Invite
-	// from is the trunk that the call came in on.
-	from  *trunk.Trunk
-	media *media.Session
+	// from is the trunk that the call came in on, by the one that has answered it, or nil.
+	from, by *trunk.Trunk
+	media    *media.Session
 	// ctx is done when the call has to end for a reason outside of it: cut says which.
 	ctx context.Context
 	cut context.CancelCauseFunc
@@ -60,27 +61,29 @@ func (s *session) run(draining bool) {
 	defer func() { s.closeLeg(s.ingress, cause, closeTimeout) }()
 	defer s.ending()
 
-	from := s.cfg.Trunks.ByPeer(s.realm, s.ingress.Peer().Addr())
+	from := s.plan.Trunks.ByPeer(s.realm, s.ingress.Peer().Addr())
 	s.from = from
 	s.update(func(info *call.Info) { info.Ingress = s.legRecord(s.ingress, from) })
+	request := s.request()
+	emergency := s.plan.Trunks.Emergency(request.Number())
 	if refused := admit.Admit(admit.Request{
-		Trunk: from, Draining: draining, Active: s.Totals().Active, MaxCalls: s.cfg.MaxCalls, MaxForwards: s.invite.MaxForwards,
+		Trunk: from, Draining: draining, Emergency: emergency, Active: s.Totals().Active, MaxCalls: s.cfg.MaxCalls, MaxForwards: s.invite.MaxForwards,
 	}); refused != nil {
 		cause = *refused
 		return
 	}
-	release, ok := from.Acquire(trunk.In)
-	if !ok {
-		cause = admit.TrunkFull(from)
+	release, refusal := from.Acquire(trunk.In, emergency)
+	if refusal.Reason != trunk.NotRefused {
+		cause = admit.Refused(from, refusal.Reason.String(), refusal.RetryAfter)
 		return
 	}
 	defer release()
 	from.Attempt(trunk.In)
-	defer func() { s.countFailure(from, trunk.In) }()
+	defer func() { s.countFailure(cause) }()
 
-	match, ok := s.cfg.Routes.Route(from.Name(), s.invite.Number)
-	if !ok {
-		cause = causeNoRoute(from.Name())
+	way, refused := s.route(request, emergency)
+	if refused != nil {
+		cause = *refused
 		return
 	}
 	session, err := s.cfg.Media.Open(from.Realm(), terms(from))
@@ -89,38 +92,12 @@ func (s *session) run(draining bool) {
 		return
 	}
 	s.setMedia(session)
-	cause = s.hunt(s.candidates(match.Group, match.Trunk))
-}
-
-func (s *session) candidates(group, single string) []*trunk.Trunk {
-	if group != "" {
-		return s.cfg.Trunks.Candidates(group)
-	}
-	return []*trunk.Trunk{s.cfg.Trunks.Trunk(single)}
-}
-
-// hunt tries one trunk after the other until one carries the call to its end, or
-// the call must not go on (T7).
-func (s *session) hunt(candidates []*trunk.Trunk) call.Cause {
-	cause := causeNoTrunk()
-	for _, t := range candidates {
-		begun := time.Now()
-		var next bool
-		cause, next = s.try(t)
-		if !s.isAnswered() {
-			s.attempts = append(s.attempts, call.Attempt{
-				Trunk: t.Name(), Cause: cause, DurationMS: time.Since(begun).Milliseconds(),
-			})
-		}
-		if !next {
-			return cause
-		}
-	}
-	return cause
+	cause = s.hunt(way, emergency)
 }
 
 // finish accounts for the call and writes its record.
 func (s *session) finish(cause call.Cause) {
+	s.countTalk()
 	r := call.Record{
 		ID:       s.info.ID,
 		Node:     s.cfg.Node,
@@ -167,19 +144,41 @@ func (s *session) closeMedia() {
 	s.update(func(info *call.Info) { info.Ingress.Media, info.Egress.Media = ingress, egress })
 }
 
-// countFailure counts a call or a try that ends unanswered.
-func (s *session) countFailure(t *trunk.Trunk, dir trunk.Direction) {
+// countFailure counts a call in that ends unanswered.
+func (s *session) countFailure(cause call.Cause) {
 	if !s.isAnswered() {
-		t.Failed(dir)
+		s.from.Outcome(trunk.In, trunk.Outcome{SIP: cause.SIP, Q850: cause.Q850, PDD: s.ringDelay()})
 	}
+}
+
+// ringDelay is from the INVITE to the first ringing; 0 is none.
+func (s *session) ringDelay() time.Duration {
+	if s.rang.IsZero() {
+		return 0
+	}
+	return s.rang.Sub(s.info.Started)
 }
 
 // answered is the moment from which the call is charged for.
 func (s *session) answered(by *trunk.Trunk) {
+	s.by = by
 	s.update(func(info *call.Info) { info.State, info.Answered = call.Answered, time.Now() })
-	s.from.Answered(trunk.In)
-	by.Answered(trunk.Out)
+	delay := s.ringDelay()
+	if delay == 0 {
+		delay = s.info.Answered.Sub(s.info.Started)
+	}
+	s.from.Outcome(trunk.In, trunk.Outcome{Answered: true, PDD: delay})
 	s.countAnswer()
+}
+
+// countTalk counts the end of an answered call for both trunks, each with what its peer sent.
+func (s *session) countTalk() {
+	if !s.isAnswered() {
+		return
+	}
+	talk := s.done.Sub(s.info.Answered)
+	s.from.Ended(trunk.In, talk, s.info.Ingress.Media.MOS)
+	s.by.Ended(trunk.Out, talk, s.info.Egress.Media.MOS)
 }
 
 // ending is the moment in which the call is over but for the good-byes: until then it is charged

@@ -43,7 +43,7 @@ func TestTermsAreTheTrunks(t *testing.T) {
 			c := trunk.Config{Name: "carrier", Realm: "outside", Kind: trunk.Carrier, Targets: []string{carrierPeer}}
 			c.SetDefaults()
 			row.change(&c)
-			table, err := trunk.New([]trunk.Config{c}, nil)
+			table, err := trunk.New(trunk.Configs{Trunks: []trunk.Config{c}}, nil)
 			if err != nil {
 				t.Fatal(err)
 			}

@@ -2,50 +2,44 @@ package b2bua
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"net/netip"
+	"syscall"
 	"time"
 
-	"github.com/tandem-sbc/tandem/pkg/admit"
 	"github.com/tandem-sbc/tandem/pkg/call"
 	"github.com/tandem-sbc/tandem/pkg/trunk"
 )
 
-// try offers the call to one trunk and, if that takes it, carries it to its end.
-// next means that the call was not taken and another trunk may be tried.
-func (s *session) try(t *trunk.Trunk) (cause call.Cause, next bool) {
-	// Known before the state is read, so that either of them tells of a realm that goes down.
-	ctx, over := s.begin(t)
-	defer over()
-	if ctx.Err() != nil {
-		return interrupted(ctx)
-	}
-	if c := t.Condition(); c.State != trunk.InService {
-		return causeOutOfService(t.Name(), c), true
-	}
-	release, ok := t.Acquire(trunk.Out)
-	if !ok {
-		return admit.TrunkFull(t), true
-	}
-	defer release()
-	t.Attempt(trunk.Out)
-	defer func() { s.countFailure(t, trunk.Out) }()
+// attempt is the try of a trunk that is under way, or carries the call.
+type attempt struct {
+	trunk  *trunk.Trunk
+	target netip.AddrPort
+	policy *trunk.Policy
+	// ctx is done when the try has to end for a reason outside of it: cut says which.
+	ctx context.Context
+	cut context.CancelCauseFunc
 
-	if err := s.media.SetEgress(t.Realm(), terms(t)); err != nil {
-		return causeMedia(err), true
-	}
-	invite := s.invite
-	invite.MaxForwards--
-	if invite.Body != nil {
-		body, err := s.media.Offer(call.Ingress, invite.Body)
-		if err != nil {
-			// Another trunk may have a codec in common with the caller.
-			return causeMedia(err), true
-		}
-		invite.Body = body
-	}
-	leg, err := s.cfg.Dialer.Dial(call.Target{Realm: t.Realm(), Addr: t.Target(), Transport: t.Transport()}, invite)
+	// sent is when the INVITE went out, rang when the first ringing came, or the answer of a
+	// call that did not ring.
+	sent, rang time.Time
+	// last is the status of the last response, 0 as long as there is none.
+	last int
+}
+
+// offer offers the call to a target and, if that takes it, carries it to its end.
+func (s *session) offer(a *attempt) (cause call.Cause, then verdict) {
+	invite, err := s.inviteTo(a.trunk)
 	if err != nil {
-		return causeUnreachable(t, err), true
+		// Another trunk may have a codec in common with the caller, or ports.
+		return causeMedia(err), nextTrunk
+	}
+	a.sent = time.Now()
+	a.trunk.Attempt(trunk.Out)
+	leg, err := s.cfg.Dialer.Dial(call.Target{Realm: a.trunk.Realm(), Addr: a.target, Transport: a.trunk.Transport()}, invite)
+	if err != nil {
+		return a.unsent(err)
 	}
 	defer func() {
 		if s.isAnswered() {
@@ -54,52 +48,203 @@ func (s *session) try(t *trunk.Trunk) (cause call.Cause, next bool) {
 			s.closeLeg(s.ingress, cause, 0)
 			s.closeLeg(leg, cause, closeTimeout)
 		} else {
-			// The caller, or the next trunk, does not wait for who did not take the call.
+			// The caller, or the next trunk, does not wait for who did not take the call. What
+			// still comes of it the leg cleans up.
 			s.closeLeg(leg, cause, 0)
 		}
 	}()
-	s.update(func(info *call.Info) { info.Egress = s.legRecord(leg, t) })
+	s.update(func(info *call.Info) { info.Egress = s.legRecord(leg, a.trunk) })
 
-	if cause, next, answered := s.ring(ctx, leg, t); !answered {
-		return cause, next
+	if r := s.ring(a, leg); !r.answered {
+		return r.cause, r.then
 	}
-	s.answered(t)
-	return s.talk(leg), false
+	s.answered(a.trunk)
+	return s.talk(leg), over
+}
+
+// inviteTo makes the INVITE for a trunk, with a media description of its own: nothing of that
+// of an earlier try is left but the caller's side.
+func (s *session) inviteTo(t *trunk.Trunk) (call.Invite, error) {
+	if err := s.media.SetEgress(t.Realm(), terms(t)); err != nil {
+		return call.Invite{}, err
+	}
+	invite := s.invite
+	invite.MaxForwards--
+	if invite.Body == nil {
+		return invite, nil
+	}
+	var err error
+	invite.Body, err = s.media.Offer(call.Ingress, invite.Body)
+	return invite, err
+}
+
+// unsent is the end of an attempt whose INVITE did not leave. If the kernel says why, it
+// speaks of the target.
+func (a *attempt) unsent(err error) (call.Cause, verdict) {
+	cause := causeUnreachable(a.trunk, err)
+	if errno := syscall.Errno(0); errors.As(err, &errno) {
+		a.unanswered(cause)
+	} else {
+		a.outcome(trunk.Outcome{SIP: cause.SIP, Q850: cause.Q850})
+	}
+	return cause, nextTarget
+}
+
+// result is what an attempt came to before there was a call, or with it.
+type result struct {
+	cause    call.Cause
+	then     verdict
+	answered bool
 }
 
 // ring waits for the called side's answer, passing on what it hears on the way.
-func (s *session) ring(ctx context.Context, leg call.Leg, t *trunk.Trunk) (cause call.Cause, next, answered bool) {
-	patience := time.NewTimer(t.RingTimeout())
+func (s *session) ring(a *attempt, leg call.Leg) result {
+	patience := time.NewTimer(a.trunk.RingTimeout())
 	defer patience.Stop()
-	rang := false
+	silence, stop := a.silence()
+	defer stop()
 	for {
 		select {
 		case ev := <-leg.Events():
-			switch ev := ev.(type) {
-			case call.Progressed:
-				rang = rang || ev.Code >= 180
-				s.progress(ev)
-			case call.Accepted:
-				cause, answered = s.answer(leg, ev.Body)
-				return cause, false, answered
-			case call.Rejected:
-				cause, next = causeRejected(t.Name(), ev.Rejection)
-				return cause, next, false
-			case call.Ended:
-				return causeLegLost(t.Name(), ev.Cause), !rang, false
+			silence = nil
+			if r, decided := s.hears(a, leg, ev); decided {
+				return r
 			}
 		case ev := <-s.ingress.Events():
 			if ended, ok := ev.(call.Ended); ok {
-				return endedBy(call.Ingress, ended.Cause), false, false
+				return a.left(endedBy(call.Ingress, ended.Cause), over)
+			}
+		case <-silence:
+			silence = nil
+			if len(leg.Events()) == 0 { // else it is heard in this very moment
+				return a.unanswered(causeSilent(a.trunk.Name(), a.trunk.NoResponse()))
 			}
 		case <-patience.C:
-			cause, next = causeNoAnswer(t.Name(), t.RingTimeout(), rang)
-			return cause, next, false
-		case <-ctx.Done():
-			cause, next = interrupted(ctx)
-			return cause, next, false
+			return a.outOfPatience()
+		case <-a.ctx.Done():
+			cause, next := interrupted(a.ctx)
+			if next {
+				return a.left(cause, nextTrunk)
+			}
+			return a.left(cause, over)
 		}
 	}
+}
+
+// hears takes what happens on the leg of an attempt; decided is false while it goes on.
+func (s *session) hears(a *attempt, leg call.Leg, event call.Event) (r result, decided bool) {
+	switch ev := event.(type) {
+	case call.Trying:
+		a.hear(100)
+	case call.Progressed:
+		a.hear(ev.Code)
+		s.progress(ev)
+	case call.Accepted:
+		a.hear(200)
+		a.trunk.Heard(a.target, 200, 0)
+		cause, answered := s.answer(leg, ev.Body)
+		a.outcome(trunk.Outcome{Answered: answered, SIP: cause.SIP, Q850: cause.Q850})
+		return result{cause: cause, answered: answered}, true
+	case call.Rejected:
+		return a.rejected(ev.Rejection), true
+	case call.Ended:
+		return a.lost(ev.Cause), true
+	}
+	return result{}, false
+}
+
+// silence is when a target that has given no response at all is left (T11): never if the
+// config has it so, for SIP's own timer ends the attempt then.
+func (a *attempt) silence() (<-chan time.Time, func() bool) {
+	wait := a.trunk.NoResponse()
+	if wait == 0 {
+		return nil, func() bool { return false }
+	}
+	timer := time.NewTimer(wait)
+	return timer.C, timer.Stop
+}
+
+// hear takes a response's status.
+func (a *attempt) hear(status int) {
+	a.last = status
+	if status >= 180 && a.rang.IsZero() {
+		a.rang = time.Now()
+	}
+}
+
+// ringing reports whether the called party is known to have been reached.
+func (a *attempt) ringing() bool { return !a.rang.IsZero() }
+
+// rejected is the end of an attempt by a final response.
+func (a *attempt) rejected(r call.Rejection) result {
+	cause := causeRejected(a.trunk.Name(), r)
+	if r.Silent && a.last == 0 {
+		return a.unanswered(cause)
+	}
+	a.trunk.Heard(a.target, r.Code, time.Duration(r.RetryAfter)*time.Second)
+	a.outcome(trunk.Outcome{SIP: r.Code, Q850: r.Q850})
+	switch {
+	case !a.policy.Retry(r.Code, r.Q850):
+		return result{cause: cause, then: over}
+	case r.Code == 408 || r.Code == 503:
+		return result{cause: cause, then: nextTarget}
+	}
+	return result{cause: cause, then: nextTrunk}
+}
+
+// unanswered is the end of an attempt without any response. The leg goes on by itself: a late
+// provisional response gets CANCEL, a late answer ACK and BYE.
+func (a *attempt) unanswered(cause call.Cause) result {
+	a.trunk.Unheard(a.target)
+	a.outcome(trunk.Outcome{})
+	return result{cause: cause, then: nextTarget}
+}
+
+// lost is the end of an attempt whose leg is gone. A call that rang is not begun again.
+func (a *attempt) lost(why call.Cause) result {
+	cause := causeLegLost(a.trunk.Name(), why)
+	switch {
+	case a.last == 0 && why.Code == "unreachable":
+		return a.unanswered(cause)
+	case a.ringing():
+		return a.left(cause, over)
+	}
+	return a.left(cause, nextTrunk)
+}
+
+// outOfPatience is the end of an attempt that has lasted for as long as it may (T10). What
+// neither rang nor answered until then is as good as timed out.
+func (a *attempt) outOfPatience() result {
+	cause := causeNoAnswer(a.trunk.Name(), a.trunk.RingTimeout(), a.ringing())
+	switch {
+	case a.ringing():
+		return a.left(cause, over)
+	case a.last == 0:
+		return a.unanswered(cause)
+	}
+	a.trunk.Heard(a.target, 408, 0)
+	a.outcome(trunk.Outcome{SIP: 408})
+	if a.policy.Retry(408, 0) {
+		return result{cause: cause, then: nextTarget}
+	}
+	return result{cause: cause, then: over}
+}
+
+// left is the end of an attempt that says nothing of the target but that it was heard.
+func (a *attempt) left(cause call.Cause, then verdict) result {
+	if a.last > 0 {
+		a.trunk.Heard(a.target, a.last, 0)
+	}
+	a.outcome(trunk.Outcome{SIP: cause.SIP, Q850: cause.Q850})
+	return result{cause: cause, then: then}
+}
+
+// outcome counts what became of the attempt, once.
+func (a *attempt) outcome(o trunk.Outcome) {
+	if !a.rang.IsZero() {
+		o.PDD = a.rang.Sub(a.sent)
+	}
+	a.trunk.Outcome(trunk.Out, o)
 }
 
 // progress passes a provisional response on, with its early media if it has any (S5).

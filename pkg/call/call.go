@@ -58,6 +58,10 @@ type Invite struct {
 	Privacy string
 	// Headers are carried end to end: User-to-User, x-inin-cnv and the like (S15).
 	Headers []Header
+	// Field gives the value of any header field of the INVITE as it came, carried on or not, by
+	// its name in any case; several of one name are joined by commas. It is empty if there is
+	// none, and nil in an INVITE that is to be sent.
+	Field func(name string) string
 	// MaxForwards of the request as it arrived, or to be sent (RFC 3261 section 20.22).
 	MaxForwards int
 	// Body is the SDP, or nil for a delayed offer (S8).
@@ -116,6 +120,8 @@ type Leg interface {
 type Event interface{ event() }
 
 type (
+	// Trying is a first 100 to our INVITE: the peer has it, and says nothing else.
+	Trying struct{}
 	// Progressed is a provisional response to our INVITE, 101-199.
 	Progressed struct {
 		Code   int
@@ -136,6 +142,7 @@ type (
 	Ended struct{ Cause Cause }
 )
 
+func (Trying) event()     {}
 func (Progressed) event() {}
 func (Accepted) event()   {}
 func (Rejected) event()   {}

@@ -1,6 +1,12 @@
 package call
 
-import "fmt"
+import (
+	"cmp"
+	"fmt"
+)
+
+// usualRetryAfter a 503, in seconds.
+const usualRetryAfter = 5
 
 // Cause says why a call, or an attempt of one, ended: for the peer (SIP status,
 // Q.850), for machines (Code) and for people (Text, one sentence).
@@ -15,6 +21,8 @@ type Cause struct {
 	Q850 int `json:"q850,omitempty"`
 	// Text explains it in one sentence, without personal data.
 	Text string `json:"text"`
+	// RetryAfter is in how many seconds a peer may try again that gets 503; 0 is the usual 5.
+	RetryAfter int `json:"-"`
 }
 
 func (c Cause) String() string {
@@ -29,7 +37,7 @@ func (c Cause) Rejection() Rejection {
 	}
 	r := Rejection{Code: code, Q850: c.Q850}
 	if code == 503 {
-		r.RetryAfter = 5
+		r.RetryAfter = cmp.Or(c.RetryAfter, usualRetryAfter)
 	}
 	return r
 }

@@ -64,7 +64,9 @@ type LegRecord struct {
 // Attempt is one try of an egress trunk that did not carry the call.
 type Attempt struct {
 	Trunk string `json:"trunk"`
-	Cause Cause  `json:"cause"`
+	// Target of the trunk that was tried.
+	Target netip.AddrPort `json:"target,omitzero"`
+	Cause  Cause          `json:"cause"`
 	// DurationMS is in milliseconds.
 	DurationMS int64 `json:"duration_ms"`
 }

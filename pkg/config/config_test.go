@@ -79,6 +79,18 @@ var rows = []row{
 	{name: "OK two existing realms on one interface in user space", old: beforeTrunks, new: "engine: userspace\n" + strings.NewReplacer("eth2", "eth1\n    network: existing", "eth1", "eth1\n    network: existing").Replace(beforeTrunks)},
 	{name: "OK metrics off", new: "metrics: {address: \"\"}\n"},
 
+	// Routes (T12).
+	{name: "OK route by everything", old: "    group: carriers\n", new: "    group: carriers\n    called: {range: \"+4930000-+4930999\"}\n    caller: {regexp: \"^[+]49\"}\n    header: {name: X-A}\n" +
+		"    time: {days: [mon-fri], hours: \"08:00-24:00\", zone: Europe/Berlin}\n    translate: {called: [{strip: 3, add: \"0\"}], caller: [{regexp: \"^[+]\", replace: \"00\"}]}\n"},
+	{name: "bad regexp", old: "    group: carriers\n", new: "    group: carriers\n    called:\n      regexp: \"+49\"\n", parseOnly: true,
+		want: `tandem.yaml:29: routes[0].called.regexp: is no regular expression: missing argument to repetition operator: "+"; write it in the syntax of RE2, https://github.com/google/re2/wiki/Syntax`},
+	{name: "bad range without quotes", old: "    group: carriers\n", new: "    group: carriers\n    called: {range: 4930000-493999}\n", parseOnly: true,
+		want: `tandem.yaml:28: routes[0].called.range: the ends of "4930000-493999" have 7 and 6 digits; give a range for each length`},
+	{name: "bad zone", old: "    group: carriers\n", new: "    group: carriers\n    time: {zone: Berlin}\n", parseOnly: true,
+		want: `tandem.yaml:28: routes[0].time.zone: "Berlin" is no time zone; name one of the IANA database, e.g. Europe/Berlin`},
+	{name: "bad default in words", old: "    group: carriers\n", new: "    group: carriers\n    default: yes\n",
+		want: `tandem.yaml:28: routes[0].default: is text and should be true or false; give true or false, without quotes`},
+
 	// One key by itself.
 	{name: "bad no node", old: "node: gw1\n", new: "", want: `tandem.yaml:1: node: is missing; give 1 to 63 letters, digits, '.', '-' or '_', a letter or digit first`},
 	{name: "bad number for a name", old: "gw1", new: "42", want: `tandem.yaml:1: node: 42 is a number in YAML and should be text; put it in quotes: "42"`},
@@ -109,6 +121,26 @@ var rows = []row{
 		new:  strings.Replace(beforeTrunks, "eth2", "eth2\n    network: existing", 1) + "metrics: {address: 198.51.100.9:9464}\n",
 		want: `tandem.yaml:13: metrics.address: 198.51.100.9:9464 is in the subnet of realm "carrier"; give the management network's address, or 127.0.0.1`},
 	{name: "OK metrics in a subnet that is a VRF's alone (N6)", new: "metrics: {address: 198.51.100.9:9464}\n"},
+
+	// Trunks and groups (T2, T3, T4, T6, T7, T14).
+	{name: "OK limits and emergency", old: "    targets: [203.0.113.10:5070]\n", new: "    targets: [203.0.113.10:5070]\n    max_rate: 3.5/2m\n    demand_e164: true\n    probe_failures: [404, 503]\nemergency: [\"112\", \"+49110\"]\n"},
+	{name: "OK weights and codes, as numbers and as text", old: "    trunks: [carrier-a]\n",
+		new: "    members: [{trunk: carrier-a, weight: 5}]\n    strategy: weighted\n    adaptive: true\n    retry_sip: [408, \"480\", 500-599]\n    retry_q850: []\n"},
+	{name: "bad rate", old: "    targets: [203.0.113.10:5070]\n", new: "    targets: [203.0.113.10:5070]\n    max_rate: 40\n",
+		want: `tandem.yaml:21: trunks[1].max_rate: "40" is not a rate; write it like 40/5s`},
+	{name: "bad yes", old: "    targets: [203.0.113.10:5070]\n", new: "    targets: [203.0.113.10:5070]\n    demand_e164: \"yes\"\n",
+		want: `tandem.yaml:21: trunks[1].demand_e164: is text and should be true or false; give true or false, without quotes`},
+	{name: "bad numbers in a list", old: "    targets: [203.0.113.10:5070]\n", new: "    targets: [203.0.113.10:5070]\n    probe_failures: [408, busy, 200]\n",
+		want: `tandem.yaml:21: trunks[1].probe_failures[1]: "busy" is not a whole number; give a whole number from 300 to 699` + "\n" +
+			`tandem.yaml:21: trunks[1].probe_failures[2]: 200 is out of range; give a number from 300 to 699`},
+	{name: "bad codes", old: "    trunks: [carrier-a]\n", new: "    trunks: [carrier-a]\n    retry_sip: [5xx]\n",
+		want: `tandem.yaml:24: groups[0].retry_sip[0]: "5xx" is not a number or a range of numbers; write it like 500-599`},
+	{name: "bad group that stands in for itself", old: "    trunks: [carrier-a]\n", new: "    trunks: [carrier-a]\n    fallback: carriers\n", parseOnly: true,
+		want: `tandem.yaml:24: groups[0].fallback: leads back here: carriers, carriers; end the chain somewhere`},
+	{name: "bad emergency number", new: "emergency: [112]\n", want: `tandem.yaml:30: emergency[0]: 112 is a number in YAML and should be text; put it in quotes: "112"`},
+	{name: "bad emergency numbers", new: "emergency: [\"112\", \"sos\", \"112\"]\n", parseOnly: true,
+		want: `tandem.yaml:30: emergency[1]: "sos" is not a number; give a number in quotes, e.g. "112"` + "\n" +
+			`tandem.yaml:30: emergency[2]: "112" is listed twice; leave it out`},
 
 	// The guard (S13) and the pins (H5).
 	{name: "OK guard", new: "guard: {deny: [203.0.113.128/25, 10.0.0.0/8], sip_per_second: 0}\n"},
@@ -161,8 +193,9 @@ var rows = []row{
 
 	// Trunks, and what they say of realms.
 	{name: "bad realm of a trunk", old: "realm: platform", new: "realm: platfrom", parseOnly: true, want: `tandem.yaml:14: trunks[0].realm: there is no realm "platfrom"; did you mean "platform"?`},
-	{name: "bad target is a name", old: "[192.0.2.10]", new: "[sip.example.com]", parseOnly: true,
-		want: `tandem.yaml:16: trunks[0].targets[0]: "sip.example.com" is a name, and names are not resolved yet; give the peer's IPv4 addresses, e.g. 192.0.2.10:5060`},
+	{name: "OK target is a name (T9)", old: "[192.0.2.10]", new: "[sip.example.com]"},
+	{name: "bad target is no name", old: "[192.0.2.10]", new: "[-sip.example.com]", parseOnly: true,
+		want: `tandem.yaml:16: trunks[0].targets[0]: "-sip.example.com" is neither an IPv4 address nor a name; give a name of letters, digits and '-', e.g. sip.example.com; other letters in their xn-- form`},
 	{name: "bad target without a list", old: "[192.0.2.10]", new: "192.0.2.10", want: `tandem.yaml:16: trunks[0].targets: is text and should be a list; write targets: [192.0.2.10]`},
 	{name: "bad target is ourselves", old: "[192.0.2.10]", new: "[192.0.2.2:5060]", parseOnly: true,
 		want: `tandem.yaml:16: trunks[0].targets[0]: 192.0.2.2:5060 is this gateway's own address in realm "platform"; give the peer's`},
@@ -181,13 +214,13 @@ var rows = []row{
 		want: `tandem.yaml:27: routes[1]: is never reached: route "out" takes all its calls; move it before routes[0], or remove it`},
 
 	// The grammar.
-	{name: "bad key", new: "colour: blue\n", want: `tandem.yaml:30: colour: is not a key; known here are node, engine, max_calls, pins, drain, log, guard, realms, tunnels, ipsec, trunks, groups, routes, media, admin, metrics, cdr`},
+	{name: "bad key", new: "colour: blue\n", want: `tandem.yaml:30: colour: is not a key; known here are node, engine, max_calls, emergency, pins, drain, log, guard, realms, tunnels, ipsec, trunks, groups, routes, media, admin, metrics, cdr`},
 	{name: "bad key misspelt is read as meant", old: "address: 192.0.2.2/24", new: "adress: 192.0.2.2",
 		want: `tandem.yaml:5: realms[0].adress: is not a key; did you mean "address"?` + "\n" +
 			`tandem.yaml:5: realms[0].address: "192.0.2.2" is not an address with its prefix length; write it like 192.0.2.2/24`},
 	{name: "bad key twice", old: "interface: eth1", new: "interface: eth1\n    interface: eth3", parseOnly: true,
 		want: `tandem.yaml:5: realms[0].interface: is given twice, first in line 4; remove one`},
-	{name: "bad key that is no word", new: "\"a.b\\n\": 1\n", want: `tandem.yaml:30: "a.b\n": is not a key; known here are node, engine, max_calls, pins, drain, log, guard, realms, tunnels, ipsec, trunks, groups, routes, media, admin, metrics, cdr`},
+	{name: "bad key that is no word", new: "\"a.b\\n\": 1\n", want: `tandem.yaml:30: "a.b\n": is not a key; known here are node, engine, max_calls, emergency, pins, drain, log, guard, realms, tunnels, ipsec, trunks, groups, routes, media, admin, metrics, cdr`},
 	{name: "bad map for a list", new: "routes: {}\n", parseOnly: true, want: `tandem.yaml:30: routes: is given twice, first in line 24; remove one`},
 	{name: "bad list for a map", new: "cdr: [a]\n", want: `tandem.yaml:30: cdr: is a list and should be a map of keys; write KEY: VALUE with keys file, max_size_mb, keep`},
 	{name: "bad map for a value", old: "node: gw1", new: "node: {name: gw1}", want: `tandem.yaml:1: node: is a map and should be text; give one value`},
@@ -220,7 +253,7 @@ func TestParseNotAConfig(t *testing.T) {
 		"empty":             {"", "tandem.yaml:1: the file is empty; start from docs/tandem.yaml"},
 		"only comments":     {"# nothing\n\n# here\n", "tandem.yaml:1: the file is empty; start from docs/tandem.yaml"},
 		"two documents":     {good + "---\nnode: gw2\n", "tandem.yaml:31: a second document starts here; keep one, and remove the --- between them"},
-		"a word":            {"hello", "tandem.yaml:1: the file is text and should be a map of keys; write KEY: VALUE with keys node, engine, max_calls, pins, drain, log, guard, realms, tunnels, ipsec, trunks, groups, routes, media, admin, metrics, cdr"},
+		"a word":            {"hello", "tandem.yaml:1: the file is text and should be a map of keys; write KEY: VALUE with keys node, engine, max_calls, emergency, pins, drain, log, guard, realms, tunnels, ipsec, trunks, groups, routes, media, admin, metrics, cdr"},
 		"a tab":             {"node: gw1\nlog:\n\tlevel: info\n", "tandem.yaml:3: this is not YAML: found character '\t' that cannot start any token" + yaml},
 		"an open bracket":   {"node: [gw1\nengine: auto\n", "tandem.yaml:2: this is not YAML: ',' or ']' must be specified" + yaml},
 		"an open quote":     {"node: \"gw1\n", "tandem.yaml:1: this is not YAML: could not find end character of double-quoted text" + yaml},
@@ -347,5 +380,22 @@ func TestLoad(t *testing.T) {
 	}
 	if _, err := Load(filepath.Dir(path)); err == nil {
 		t.Error("a folder was read")
+	}
+}
+
+// T12: a dial plan of a file may have 5,000 routes, and no more.
+func TestManyRoutes(t *testing.T) {
+	var b strings.Builder
+	b.WriteString(strings.Split(good, "routes:")[0] + "routes:\n")
+	for i := range 5000 {
+		fmt.Fprintf(&b, "  - {name: r%d, prefix: \"+49%05d\", trunk: carrier-a}\n", i, i)
+	}
+	if c, err := Parse("f", []byte(b.String())); err != nil || len(c.Routes) != 5000 {
+		t.Errorf("5,000 routes: %.400v", err)
+	}
+	b.WriteString("  - {name: one-more, trunk: genesys}\n")
+	const want = "f:24: routes: has 5001 entries; at most 5000 are possible"
+	if _, err := Parse("f", []byte(b.String())); err == nil || err.Error() != want {
+		t.Errorf("one more: %.400v", err)
 	}
 }

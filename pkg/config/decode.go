@@ -39,11 +39,13 @@ func (d decoder) value(n ast.Node, v reflect.Value, f field, key string, at posi
 	case kindMap:
 		d.mapping(n, v, key, at)
 	case kindList:
-		d.list(n, v, key, at)
+		d.list(n, v, f, key, at)
 	case kindString:
 		d.str(n, v, key, at)
 	case kindInteger:
 		d.integer(n, v, f, key, at)
+	case kindBool:
+		d.boolean(n, v, key, at)
 	case kindDuration:
 		d.duration(n, v, key, at)
 	case kindText:
@@ -105,7 +107,7 @@ func (d decoder) unknown(entry *ast.MappingValueNode, fs []field, seen map[strin
 	}
 }
 
-func (d decoder) list(n ast.Node, v reflect.Value, key string, at position) {
+func (d decoder) list(n ast.Node, v reflect.Value, f field, key string, at position) {
 	s, ok := n.(*ast.SequenceNode)
 	if !ok {
 		remedy := "write one per line, each after a dash"
@@ -115,8 +117,8 @@ func (d decoder) list(n ast.Node, v reflect.Value, key string, at position) {
 		d.unreadable(at, key, remedy, "is %s and should be a list", describe(n))
 		return
 	}
-	if len(s.Values) > maxItems {
-		d.unreadable(at, key, fmt.Sprintf("at most %d are possible", maxItems), "has %d entries", len(s.Values))
+	if len(s.Values) > f.items {
+		d.unreadable(at, key, fmt.Sprintf("at most %d are possible", f.items), "has %d entries", len(s.Values))
 		return
 	}
 	items := reflect.MakeSlice(v.Type(), len(s.Values), len(s.Values))
@@ -125,7 +127,7 @@ func (d decoder) list(n ast.Node, v reflect.Value, key string, at position) {
 		if def, ok := item.Addr().Interface().(defaulter); ok {
 			def.SetDefaults()
 		}
-		d.value(node, item, field{}, fmt.Sprintf("%s[%d]", key, i), place(node))
+		d.value(node, item, field{low: f.low, high: f.high, items: maxItems}, fmt.Sprintf("%s[%d]", key, i), place(node))
 	}
 	v.Set(items)
 }
@@ -170,6 +172,15 @@ func (d decoder) integer(n ast.Node, v reflect.Value, f field, key string, at po
 		return
 	}
 	d.unreadable(at, key, remedy, "%s is out of range", clip(integer.GetToken().Value))
+}
+
+func (d decoder) boolean(n ast.Node, v reflect.Value, key string, at position) {
+	b, ok := n.(*ast.BoolNode)
+	if !ok {
+		d.unreadable(at, key, "give true or false, without quotes", "is %s and should be true or false", describe(n))
+		return
+	}
+	v.SetBool(b.Value)
 }
 
 // plainNumber is what people write for a duration when they think of seconds.

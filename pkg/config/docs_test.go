@@ -13,6 +13,7 @@ import (
 	"github.com/google/go-cmp/cmp/cmpopts"
 	"github.com/santhosh-tekuri/jsonschema/v6"
 
+	"github.com/tandem-sbc/tandem/pkg/call"
 	"github.com/tandem-sbc/tandem/pkg/ipsec"
 )
 
@@ -73,7 +74,7 @@ func TestReferenceConfigDefaults(t *testing.T) {
 	if bytes.Count(data, []byte("\n"))-bytes.Count(short, []byte("\n")) < 15 {
 		t.Errorf("hardly a default is marked:\n%s", short)
 	}
-	if diff := cmp.Diff(want, got, cmpopts.EquateComparable(netip.Prefix{}, netip.Addr{}, ipsec.Secret{})); diff != "" {
+	if diff := cmp.Diff(want, got, cmpopts.EquateComparable(netip.Prefix{}, netip.Addr{}, ipsec.Secret{}, call.Rate{})); diff != "" {
 		t.Errorf("a marked default is none (-full +short):\n%s", diff)
 	}
 }

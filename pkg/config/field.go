@@ -5,11 +5,13 @@ import (
 	"fmt"
 	"net/netip"
 	"reflect"
+	"strconv"
 	"strings"
 	"time"
 
 	"github.com/tandem-sbc/tandem/pkg/call"
 	"github.com/tandem-sbc/tandem/pkg/ipsec"
+	"github.com/tandem-sbc/tandem/pkg/trunk"
 )
 
 // field is one key of the grammar, as the struct tags say.
@@ -21,8 +23,12 @@ type field struct {
 	doc   string
 	// low and high bound a number or a duration; empty if nothing does.
 	low, high string
-	enum      []string
-	required  bool
+	// items is the most entries of a list.
+	items    int
+	enum     []string
+	required bool
+	// hot keys, and all below them, count without a restart.
+	hot bool
 }
 
 // fields lists the keys of a config struct in their order.
@@ -30,8 +36,12 @@ func fields(t reflect.Type) []field {
 	fs := make([]field, 0, t.NumField())
 	for i := range t.NumField() {
 		sf := t.Field(i)
-		f := field{key: sf.Tag.Get("yaml"), index: i, typ: sf.Type, doc: sf.Tag.Get("doc"), required: sf.Tag.Get("required") == "true"}
+		f := field{key: sf.Tag.Get("yaml"), index: i, typ: sf.Type, doc: sf.Tag.Get("doc"), required: sf.Tag.Get("required") == "true", hot: sf.Tag.Get("reload") == Hot}
 		f.low, f.high, _ = strings.Cut(sf.Tag.Get("range"), "-")
+		f.items = maxItems
+		if n, err := strconv.Atoi(sf.Tag.Get("items")); err == nil {
+			f.items = n
+		}
 		if enum := sf.Tag.Get("enum"); enum != "" {
 			f.enum = strings.Split(enum, ",")
 		}
@@ -48,8 +58,8 @@ func keys(fs []field) []string {
 	return names
 }
 
-// maxItems of any list: far more than a gateway has, few enough to compare each
-// with each.
+// maxItems of a list without a tag for it: far more than a gateway has, few enough to compare
+// each with each.
 const maxItems = 1000
 
 // kind is the YAML form of a Go type.
@@ -60,6 +70,7 @@ const (
 	kindList
 	kindString
 	kindInteger
+	kindBool
 	kindDuration
 	kindText // a string that the type reads itself
 )
@@ -85,6 +96,8 @@ func kindOf(t reflect.Type) kind {
 		return kindList
 	case reflect.String:
 		return kindString
+	case reflect.Bool:
+		return kindBool
 	case reflect.Int, reflect.Uint8, reflect.Uint16, reflect.Uint32:
 		return kindInteger
 	}
@@ -97,6 +110,8 @@ type text struct {
 	example       string
 	// pattern is the JSON Schema's regular expression.
 	pattern string
+	// number texts may be written as a number, without quotes.
+	number bool
 	// secret texts are never repeated: somebody may have written the secret itself.
 	secret bool
 }
@@ -112,6 +127,10 @@ var texts = map[reflect.Type]text{
 	},
 	reflect.TypeFor[netip.Addr]():     {name: "address", article: "an address", example: "192.0.2.1", pattern: "^" + octets + "$"},
 	reflect.TypeFor[call.PortRange](): {name: "first-last", article: "a range of ports", example: "16384-24575", pattern: "^" + ports + "$"},
+	reflect.TypeFor[call.Rate]():      {name: "count/time", article: "a rate", example: "40/5s", pattern: `^[0-9]+(\.[0-9]{1,3})?/([0-9]+(\.[0-9]*)?(ns|us|µs|ms|s|m|h))+$`},
+	reflect.TypeFor[trunk.CodeRange](): {
+		name: "number or first-last", article: "a number or a range of numbers", example: "500-599", pattern: `^[0-9]{1,3}(-[0-9]{1,3})?$`, number: true,
+	},
 	reflect.TypeFor[ipsec.Secret](): {
 		name: "source of a secret", article: "the source of a secret", example: "file:/etc/tandem/name.psk",
 		pattern: "^(file:/.+|env:[A-Za-z_][A-Za-z0-9_]*)$", secret: true,

@@ -33,7 +33,7 @@ func FuzzParse(f *testing.F) {
 			if l := c.Validate(); l != nil {
 				t.Errorf("accepted, but %v", l.Err())
 			}
-			if _, err := trunk.New(c.Trunks, c.Groups); err != nil {
+			if _, err := trunk.New(trunk.Configs{Trunks: c.Trunks, Groups: c.Groups}, nil); err != nil {
 				t.Errorf("accepted, but %v", err)
 			}
 			if _, err := route.New(c.Routes); err != nil {

@@ -10,6 +10,7 @@ import (
 func Reference() []byte {
 	var b strings.Builder
 	b.WriteString(referenceHead)
+	fmt.Fprintf(&b, "\n`tandem reload` and SIGHUP take over changes of %s\nwithout a restart. Changes of all other keys wait for one, and are listed.\n", strings.Join(hotKeys(reflect.TypeFor[Config](), ""), ", "))
 	defaults := new(Config)
 	defaults.SetDefaults()
 	root := reflect.ValueOf(defaults).Elem()
@@ -37,6 +38,22 @@ func writeSections(b *strings.Builder, v reflect.Value, key string) {
 	}
 }
 
+// hotKeys are the paths of those that count without a restart, with all below them.
+func hotKeys(t reflect.Type, path string) (hot []string) {
+	for _, f := range fields(t) {
+		at := join(path, f.key)
+		switch {
+		case f.hot:
+			hot = append(hot, "`"+at+"`")
+		case kindOf(f.typ) == kindMap:
+			hot = append(hot, hotKeys(f.typ, at)...)
+		case isEntries(f.typ):
+			hot = append(hot, hotKeys(f.typ.Elem(), at+"[]")...)
+		}
+	}
+	return hot
+}
+
 const referenceHead = `# Config reference
 
 <!-- Generated from the types by "go generate ./pkg/config". Change the struct tags, not this file. -->
@@ -53,7 +70,7 @@ tandem.yaml:14: realms[1].media_ports: 16384-24575 overlaps realm "platform" (16
 
 The grammar is strict: a key that is not listed here, a key given twice or a value of another type is an error. Anchors,
 aliases and tags are not read. Durations have a unit: 500ms, 30s, 1m30s, 2h. Names are 1 to 63 letters, digits, dots,
-dashes and underscores, a letter or digit first. A list has at most 1000 entries, the file at most 1 MiB.
+dashes and underscores, a letter or digit first. A list has at most 1000 entries, routes 5000, the file at most 1 MiB.
 `
 
 // writeTable writes the keys of a config struct, which is at path; its value holds the defaults.
@@ -76,10 +93,14 @@ func typeName(f field, path string) string {
 			return fmt.Sprintf("[list](#%s)", anchor)
 		case kindText:
 			return "list of " + texts[f.typ.Elem()].name
+		case kindInteger:
+			return fmt.Sprintf("list of numbers, %s to %s", f.low, f.high)
 		}
 		return "list of text"
 	case kindInteger:
 		return fmt.Sprintf("number, %s to %s", f.low, f.high)
+	case kindBool:
+		return "true, false"
 	case kindDuration:
 		return fmt.Sprintf("duration, %s to %s", f.low, f.high)
 	case kindText:

@@ -55,8 +55,8 @@ func valueSchema(f field, v reflect.Value) schema {
 		return mapSchema(v)
 	case kindList:
 		s["type"] = "array"
-		s["maxItems"] = maxItems
-		s["items"] = itemSchema(f.typ.Elem())
+		s["maxItems"] = f.items
+		s["items"] = itemSchema(f)
 		if f.required {
 			s["minItems"] = 1
 		}
@@ -71,11 +71,16 @@ func valueSchema(f field, v reflect.Value) schema {
 	case kindInteger:
 		s["type"] = "integer"
 		s["minimum"], s["maximum"] = json.Number(f.low), json.Number(f.high)
+	case kindBool:
+		s["type"] = "boolean"
 	case kindDuration:
 		s["type"] = "string"
 		s["pattern"] = durationPattern
 	case kindText:
 		s["type"] = "string"
+		if texts[f.typ].number {
+			s["type"] = []string{"string", "integer"}
+		}
 		s["pattern"] = texts[f.typ].pattern
 		s["examples"] = []string{texts[f.typ].example}
 	}
@@ -85,8 +90,9 @@ func valueSchema(f field, v reflect.Value) schema {
 	return s
 }
 
-func itemSchema(t reflect.Type) schema {
-	return valueSchema(field{typ: t}, defaultItem(t))
+func itemSchema(list field) schema {
+	t := list.typ.Elem()
+	return valueSchema(field{typ: t, low: list.low, high: list.high, items: maxItems}, defaultItem(t))
 }
 
 // defaultItem is a new entry of a list, with its defaults.
@@ -150,6 +156,8 @@ func written(d any) string {
 		return d
 	case []string:
 		return "[" + strings.Join(d, ", ") + "]"
+	case []int:
+		return strings.ReplaceAll(fmt.Sprint(d), " ", ", ")
 	case int:
 		return strconv.Itoa(d)
 	}

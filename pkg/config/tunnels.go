@@ -10,7 +10,7 @@ import (
 	"github.com/tandem-sbc/tandem/pkg/invalid"
 	"github.com/tandem-sbc/tandem/pkg/ipsec"
 	"github.com/tandem-sbc/tandem/pkg/realm"
-	"github.com/tandem-sbc/tandem/pkg/trunk"
+	"github.com/tandem-sbc/tandem/pkg/resolve"
 )
 
 // TunnelsOf returns a realm's tunnels in the order of their rank. One that names no
@@ -137,11 +137,11 @@ func (c *Config) validateBehind(l *invalid.List, t ipsec.Config) {
 			continue
 		}
 		for _, text := range tr.Targets {
-			target, err := trunk.ParseTarget(text)
-			if err != nil || slices.ContainsFunc(t.Networks, func(n netip.Prefix) bool { return n.Contains(target.Addr()) }) {
+			target, err := resolve.ParseTarget(text)
+			if err != nil || !target.Addr.IsValid() || slices.ContainsFunc(t.Networks, func(n netip.Prefix) bool { return n.Contains(target.Addr) }) {
 				continue
 			}
-			l.Add("networks", "add the network that it is in", "none of them holds %s, a target of trunk %q", target.Addr(), tr.Name)
+			l.Add("networks", "add the network that it is in", "none of them holds %s, a target of trunk %q", target.Addr, tr.Name)
 		}
 	}
 }

@@ -3,12 +3,15 @@ package config
 import (
 	"fmt"
 	"net/netip"
+	"slices"
+	"strings"
 	"time"
 
 	"github.com/tandem-sbc/tandem/pkg/call"
 	"github.com/tandem-sbc/tandem/pkg/invalid"
 	"github.com/tandem-sbc/tandem/pkg/ipsec"
 	"github.com/tandem-sbc/tandem/pkg/realm"
+	"github.com/tandem-sbc/tandem/pkg/resolve"
 	"github.com/tandem-sbc/tandem/pkg/route"
 	"github.com/tandem-sbc/tandem/pkg/trunk"
 )
@@ -20,6 +23,7 @@ func (c *Config) Validate() invalid.List {
 	l.Name("node", c.Node)
 	l.OneOf("engine", c.Engine, call.EngineAuto, call.EngineKernel, call.EngineUserspace)
 	l.Between("max_calls", c.MaxCalls, 1, 262_144)
+	validateEmergency(&l, c.Emergency)
 	validatePins(&l, c.Pins)
 	within(&l, "drain", c.Drain, 0, 24*time.Hour)
 	l.OneOf("log.level", c.Log.Level, "debug", "info", "warn", "error")
@@ -55,6 +59,22 @@ func (c *Config) Validate() invalid.List {
 	return l
 }
 
+// maxNumber is well above the 15 digits of E.164.
+const maxNumber = 32
+
+// validateEmergency checks the numbers that no limit holds up (T3).
+func validateEmergency(l *invalid.List, numbers []string) {
+	for i, number := range numbers {
+		key := fmt.Sprintf("emergency[%d]", i)
+		switch {
+		case number == "" || len(number) > maxNumber || strings.Trim(strings.TrimPrefix(number, "+"), "0123456789*#") != "":
+			l.Add(key, `give a number in quotes, e.g. "112"`, "%q is not a number", number)
+		case slices.Contains(numbers[:i], number):
+			l.Add(key, "leave it out", "%q is listed twice", number)
+		}
+	}
+}
+
 func within(l *invalid.List, key string, d, low, high time.Duration) {
 	if d < low || d > high {
 		l.Add(key, fmt.Sprintf("give %s to %s", short(low), short(high)), "%s is out of range", d)
@@ -74,12 +94,13 @@ func (c *Config) validateReach(t trunk.Config) invalid.List {
 		return l
 	}
 	for i, text := range t.Targets {
-		target, err := trunk.ParseTarget(text)
-		if err != nil || !r.Address.IsValid() {
-			continue // said where it was read
+		target, err := resolve.ParseTarget(text)
+		at, isAddr := target.Static(resolve.Transport(t.Transport))
+		if err != nil || !isAddr || !r.Address.IsValid() {
+			continue // said where it was read, or for DNS to say
 		}
-		if target == r.SIPAddr() {
-			l.Add(fmt.Sprintf("targets[%d]", i), "give the peer's", "%s is this gateway's own address in realm %q", target, r.Name)
+		if at == r.SIPAddr() {
+			l.Add(fmt.Sprintf("targets[%d]", i), "give the peer's", "%s is this gateway's own address in realm %q", at, r.Name)
 		}
 	}
 	return l
@@ -99,8 +120,8 @@ func (c *Config) validateGuard(l *invalid.List) {
 func (c *Config) targetIn(p netip.Prefix) (trunkName string, target netip.Addr, found bool) {
 	for _, t := range c.Trunks {
 		for _, text := range t.Targets {
-			if target, err := trunk.ParseTarget(text); err == nil && p.Contains(target.Addr()) {
-				return t.Name, target.Addr(), true
+			if target, err := resolve.ParseTarget(text); err == nil && p.Contains(target.Addr) {
+				return t.Name, target.Addr, true
 			}
 		}
 	}

@@ -35,15 +35,7 @@ func interval(perSecond uint32) uint64 {
 // writeGuard brings the lists of known addresses and of denied sources in step with the
 // configuration. What is new is added before what is gone is taken out.
 func writeGuard(objs *tandemObjects, guard Guard, realms []Realm) error {
-	known := map[tandemSource]tandemKnownAs{}
-	for _, r := range realms {
-		known[tandemSource{Addr: addr4(r.Addr)}] |= tandemKnownAsKNOWN_LOCAL
-		for _, peer := range r.Peers {
-			known[tandemSource{Addr: addr4(peer), Realm: r.Number}] = tandemKnownAsKNOWN_PEER
-			known[tandemSource{Addr: addr4(peer)}] |= tandemKnownAsKNOWN_PEER
-		}
-	}
-	if err := align(objs.Peers, known); err != nil {
+	if err := align(objs.Peers, knownOf(realms)); err != nil {
 		return fmt.Errorf("known addresses: %w", err)
 	}
 	denied := map[tandemDenied]uint8{}
@@ -54,6 +46,19 @@ func writeGuard(objs *tandemObjects, guard Guard, realms []Realm) error {
 		return fmt.Errorf("denied sources: %w", err)
 	}
 	return nil
+}
+
+// knownOf are the addresses that are known in a realm, and those that are in any.
+func knownOf(realms []Realm) map[tandemSource]tandemKnownAs {
+	known := map[tandemSource]tandemKnownAs{}
+	for _, r := range realms {
+		known[tandemSource{Addr: addr4(r.Addr)}] |= tandemKnownAsKNOWN_LOCAL
+		for _, peer := range r.Peers {
+			known[tandemSource{Addr: addr4(peer), Realm: r.Number}] = tandemKnownAsKNOWN_PEER
+			known[tandemSource{Addr: addr4(peer)}] |= tandemKnownAsKNOWN_PEER
+		}
+	}
+	return known
 }
 
 // align makes the entries of a map those that are wanted.

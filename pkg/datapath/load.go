@@ -30,6 +30,9 @@ const (
 	// indexes are the interface indexes that there is room for at the least: devices of the realms are made
 	// with indexes that are equal to media ports. They take 1 MiB.
 	indexes = 1 << 16
+	// leastListed is the room for known addresses and for denied prefixes at the least: both may become more
+	// while the engine runs. They take 100 KiB.
+	leastListed = 1024
 	// vlans is VLANS of the ABI: entries in the realm table for each device.
 	vlans = 4096
 )
@@ -51,7 +54,7 @@ func planSizes(maxCalls int, realms []Realm, deny int) sizes {
 		}
 		n.exits = max(n.exits, uint32(r.Number))
 		n.flows += r.ports()
-		n.peers += 2*uint32(len(r.Peers)) + 1 // in the realm, and in any; and the realm's address
+		n.peers += 2*uint32(max(len(r.Peers), r.Room)) + 1 // in the realm, and in any; and the realm's address
 	}
 	n.ingress = (n.ingress/indexes + 1) * indexes
 	n.exits++
@@ -77,8 +80,8 @@ func plan(n sizes, guard Guard) (*ebpf.CollectionSpec, error) {
 		tandemMapNextHops:     n.nextHops,
 		tandemMapHopKeys:      n.nextHops,
 		// Twice, for maps that were found: the new entries come before the old ones go.
-		tandemMapPeers: 2 * inSteps(n.peers),
-		tandemMapDeny:  2 * inSteps(n.deny),
+		tandemMapPeers: 2 * inSteps(max(n.peers, leastListed)),
+		tandemMapDeny:  2 * inSteps(max(n.deny, leastListed)),
 		tandemMapExits: n.exits,
 	} {
 		spec.Maps[name].MaxEntries = entries

@@ -32,6 +32,8 @@ type Realm struct {
 	// Peers are the addresses of the realm's trunks: the guard lets them be, and other realms have no
 	// business with them.
 	Peers []netip.Addr
+	// Room is for how many Peers there is room at the least: they may become more later.
+	Room int
 }
 
 // Point is a place in the network: a device, and the tags of the frames there. It belongs to one realm.

@@ -3,6 +3,7 @@ package datapath
 import (
 	"errors"
 	"fmt"
+	"net/netip"
 	"slices"
 
 	"github.com/vishvananda/netlink"
@@ -36,6 +37,49 @@ func (e *Engine) Update(realms []Realm) error {
 	}
 	errs = append(errs, e.leave(), writeGuard(e.objs, e.guard, realms))
 	return errors.Join(errs...)
+}
+
+// Relist replaces the peers that are known and the prefixes that are denied; all else that the realms say
+// is for Update. Flows that are installed keep what they were installed with. If there is no room in the
+// kernel's lists, which a new engine makes as large as its configuration needs, nothing has changed.
+func (e *Engine) Relist(realms []Realm, deny []netip.Prefix) error {
+	if err := validateRealms(realms); err != nil {
+		return err
+	}
+	e.placing.Lock()
+	defer e.placing.Unlock()
+	if e.isClosed() {
+		return ErrClosed
+	}
+	if err := e.sameRealms(realms); err != nil {
+		return err
+	}
+	former, guard := e.guard, e.guard
+	guard.Deny = slices.Clone(deny)
+	// The new entries come before the old ones go.
+	for _, list := range []struct {
+		what       string
+		need, room int
+	}{
+		{"known addresses", len(knownOf(realms)), int(e.objs.Peers.MaxEntries()) / 2},
+		{"denied prefixes", len(deny), int(e.objs.Deny.MaxEntries()) / 2},
+	} {
+		if list.need > list.room {
+			return fmt.Errorf("there are %d %s, and the kernel's list has room for %d: a restart makes a larger one", list.need, list.what, list.room)
+		}
+	}
+	e.setGuard(guard)
+	if err := writeGuard(e.objs, guard, realms); err != nil {
+		e.setGuard(former)
+		return err
+	}
+	return nil
+}
+
+func (e *Engine) setGuard(guard Guard) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	e.guard = guard
 }
 
 func (e *Engine) isClosed() bool {

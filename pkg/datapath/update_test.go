@@ -442,3 +442,64 @@ func TestOldAbout(t *testing.T) {
 		t.Errorf("written is %s", text)
 	}
 }
+
+// TestRelist: while the engine runs a prefix is denied and let in again, and an address becomes a known peer,
+// whom no budget holds up, and a stranger again. More than there is room for changes nothing.
+func TestRelist(t *testing.T) {
+	w := newWire(t)
+	cfg := w.config("")
+	cfg.Guard = Guard{SIPPerSecond: 1}
+	cfg.Realms[0].SIPPort = sipPort.Port()
+	e := w.start(t, cfg)
+	from, behind := newTap(t, w.platform.space, "tdmpeer"), newTap(t, w.gateway, "tdmplat")
+	sip := []byte("OPTIONS sip:192.0.2.2 SIP/2.0\r\n\r\n")
+	passed := func(addr netip.Addr, packets int) int {
+		t.Helper()
+		for range packets {
+			from.send(t, w.toGateway(t, at(addr, 5060), sipPort, sip))
+		}
+		return w.marked(t, from, behind)[at(addr, sipPort.Port())]
+	}
+	relist := func(deny []netip.Prefix, peers ...netip.Addr) error {
+		realms := slices.Clone(cfg.Realms)
+		realms[0].Peers = append(slices.Clone(realms[0].Peers), peers...)
+		return e.Relist(realms, deny)
+	}
+	if n := passed(deniedOne, 1); n != 1 {
+		t.Errorf("%d packets of a source that is not denied yet have passed, want 1", n)
+	}
+	if err := relist([]netip.Prefix{denied}); err != nil {
+		t.Fatal(err)
+	}
+	if n := passed(deniedOne, 3); n != 0 {
+		t.Errorf("%d packets of a source that is denied now have passed", n)
+	}
+	if n := passed(stranger, 20); n > 5 {
+		t.Errorf("%d packets of a stranger with a budget of 1 a second have passed", n)
+	}
+	if err := relist(nil, stranger, deniedOne); err != nil {
+		t.Fatal(err)
+	}
+	for _, addr := range []netip.Addr{stranger, deniedOne} {
+		if n := passed(addr, 20); n != 20 {
+			t.Errorf("%d of 20 packets of %s, which is a peer now, have passed", n, addr)
+		}
+	}
+	many := make([]netip.Addr, 4*leastListed)
+	for i := range many {
+		many[i] = netip.AddrFrom4([4]byte{10, 1, byte(i >> 8), byte(i)})
+	}
+	if err := relist(nil, many...); err == nil || !strings.Contains(err.Error(), "restart") {
+		t.Errorf("more peers than there is room for: %v", err)
+	}
+	if n := passed(stranger, 20); n != 20 {
+		t.Errorf("after lists that were refused %d of 20 packets of a peer have passed", n)
+	}
+	if err := e.Relist(cfg.Realms[:1], nil); err == nil {
+		t.Error("realms may become fewer")
+	}
+	shut(t, e)
+	if err := relist(nil); !errors.Is(err, ErrClosed) {
+		t.Errorf("after the end: %v", err)
+	}
+}

@@ -25,6 +25,8 @@ type monitor struct {
 	lost           int
 	mustAnswer     bool
 	id             uint16
+	// whom is the target as it is now, or zero; nil never changes it.
+	whom func() netip.Addr
 
 	mu sync.Mutex
 	// sent is the number of the last request, from 1; answered that of the last one with an answer.
@@ -50,15 +52,20 @@ func newMonitor(device string, source, target netip.Addr, interval time.Duration
 // have changed. A cut shows after lost+1 intervals at most.
 func (m *monitor) run(ctx context.Context, changed func()) error {
 	for ctx.Err() == nil {
-		err := m.watch(ctx, changed)
-		if ctx.Err() != nil {
-			return nil
+		if m.aim(changed) {
+			err := m.watch(ctx, changed)
+			if ctx.Err() != nil {
+				return nil
+			}
+			if errors.Is(err, errMoved) {
+				continue
+			}
+			// The device may be missing for now: requests that cannot be sent are lost ones.
+			m.update(changed, func() {
+				m.request(time.Now())
+				m.problem = err
+			})
 		}
-		// The device may be missing for now: requests that cannot be sent are lost ones.
-		m.update(changed, func() {
-			m.request(time.Now())
-			m.problem = err
-		})
 		select {
 		case <-time.After(m.interval):
 		case <-ctx.Done():
@@ -67,7 +74,30 @@ func (m *monitor) run(ctx context.Context, changed func()) error {
 	return nil
 }
 
-// watch sends and receives until ctx is done or a socket fails.
+// errMoved means that another target is to be asked.
+var errMoved = errors.New("the target is another")
+
+// moved is the target that is to be asked instead, if there is one.
+func (m *monitor) moved() (netip.Addr, bool) {
+	if m.whom == nil {
+		return netip.Addr{}, false
+	}
+	now := m.whom()
+	return now, now.IsValid() && now != m.target
+}
+
+// aim takes the target as it is now; of another one nothing is known, whatever the former has
+// answered. It reports whether there is a target.
+func (m *monitor) aim(changed func()) bool {
+	if target, moved := m.moved(); moved {
+		m.update(changed, func() {
+			m.target, m.sent, m.answered, m.answers, m.missed, m.rtt, m.problem = target, 0, 0, false, 0, 0, nil
+		})
+	}
+	return m.target.IsValid()
+}
+
+// watch sends and receives until ctx is done, a socket fails or the target is another.
 func (m *monitor) watch(ctx context.Context, changed func()) error {
 	e, err := openEcho(m.device, m.id, m.source, m.target)
 	if err != nil {
@@ -78,6 +108,9 @@ func (m *monitor) watch(ctx context.Context, changed func()) error {
 	b := make([]byte, maxReply)
 	for next := time.Now(); ; {
 		if now := time.Now(); !now.Before(next) {
+			if _, moved := m.moved(); moved {
+				return errMoved
+			}
 			var seq uint16
 			m.update(changed, func() { seq = m.request(now) })
 			if err := e.send(seq); err != nil {

@@ -173,3 +173,37 @@ func TestMonitorProperties(t *testing.T) {
 		}
 	})
 }
+
+// T9: the target may be a name's, which DNS leads elsewhere. Of another one nothing is known; as
+// long as DNS says nothing, the last one is asked, or nobody.
+func TestMonitorFollowsItsTarget(t *testing.T) {
+	m := newMonitor("tdmnone", us, netip.Addr{}, 300*time.Millisecond, 3, false)
+	now := netip.Addr{}
+	m.whom = func() netip.Addr { return now }
+	if m.aim(nil) || !m.alive() {
+		t.Error("it asks nobody, or takes that for silence")
+	}
+	now = them
+	if !m.aim(nil) || m.status().Target != them {
+		t.Errorf("DNS has answered: %+v", m.status())
+	}
+	m.answer(m.request(epoch), epoch)
+	for range 10 {
+		m.request(epoch)
+	}
+	changes := 0
+	if m.alive() || !m.aim(func() { changes++ }) || changes > 0 {
+		t.Error("silence is forgotten while the target is the same")
+	}
+	now = netip.Addr{}
+	if _, moved := m.moved(); moved || !m.aim(nil) || m.status().Target != them {
+		t.Errorf("DNS has nobody any more: %+v", m.status())
+	}
+	now = them.Next()
+	if _, moved := m.moved(); !moved || !m.aim(func() { changes++ }) || changes != 1 {
+		t.Errorf("the new target is asked, and told of %d times", changes)
+	}
+	if s := m.status(); !m.alive() || s.Answers || s.Missed != 0 || s.Target != them.Next() {
+		t.Errorf("the new target is blamed for the former's silence: %+v", s)
+	}
+}

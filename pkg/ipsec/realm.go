@@ -103,25 +103,26 @@ func (k *keeper) newTunnel(config Tunnel, rank int) *tunnel {
 	if config.Keying == Manual {
 		t.manual = newManual(config, k.realm.Inner, k.realm.Namespace, k.log)
 	}
-	if target := k.monitored(config); target.IsValid() {
-		t.monitor = newMonitor(config.Device, k.realm.Inner, target, config.MonitorInterval, config.MonitorLost, config.Monitor != MonitorAuto)
+	if whom := k.monitored(config); whom != nil {
+		t.monitor = newMonitor(config.Device, k.realm.Inner, whom(), config.MonitorInterval, config.MonitorLost, config.Monitor != MonitorAuto)
+		t.monitor.whom = whom
 	}
 	return t
 }
 
-// monitored is whom the tunnel's monitor asks; invalid is nobody.
-func (k *keeper) monitored(c Tunnel) netip.Addr {
+// monitored is whom the tunnel's monitor asks; nil is nobody.
+func (k *keeper) monitored(c Tunnel) func() netip.Addr {
 	switch c.Monitor {
 	case MonitorNone, "":
-		return netip.Addr{}
+		return nil
 	case MonitorAuto:
 		return k.realm.Monitor
 	}
 	target, err := netip.ParseAddr(c.Monitor)
 	if err != nil {
-		return netip.Addr{} // Validate lets none through
+		return nil // Validate lets none through
 	}
-	return target
+	return func() netip.Addr { return target }
 }
 
 // ike are the tunnels that charon is for.

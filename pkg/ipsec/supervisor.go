@@ -33,8 +33,9 @@ type Realm struct {
 	Namespace string
 	// Inner is the realm's own address, the local traffic selector.
 	Inner netip.Addr
-	// Monitor is whom monitors with "auto" ask: the realm's first trunk's first target; zero is nobody.
-	Monitor netip.Addr
+	// Monitor is whom monitors with "auto" ask: the realm's first trunk's first target, which may
+	// become another one; zero is nobody yet. Nil is nobody at all.
+	Monitor func() netip.Addr
 	// ReturnAfter is how long a better tunnel must have been up before traffic returns to it.
 	ReturnAfter time.Duration
 	// Active is the tunnel that the routes lead by at the start; empty is none.

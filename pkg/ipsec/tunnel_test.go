@@ -376,7 +376,7 @@ func TestRestartOnTheBackup(t *testing.T) {
 		t.Fatal(err)
 	}
 	r := k.realm
-	r.Monitor, r.Active = them, "backup"
+	r.Monitor, r.Active = func() netip.Addr { return them }, "backup"
 	backup := testTunnel()
 	backup.Name, backup.IfID = "backup", 2
 	r.Tunnels = append(r.Tunnels, backup)

@@ -30,6 +30,9 @@ var (
 	// ErrNoAudio means that there is no stream that Tandem carries, e.g. T.38 alone
 	// (M10). It is an ErrNoCommonCodec too: the peer is told the same, 488.
 	ErrNoAudio = fmt.Errorf("no audio stream that is carried: %w", ErrNoCommonCodec)
+	// ErrEarlyMedia means that the caller was given early media by a try that came to nothing,
+	// and that the other trunk can do nothing with its codec (503): see Session.SetEgress.
+	ErrEarlyMedia = errors.New("no codec fits the early media that the caller has had")
 	// ErrNoPorts means that a realm's media range is used up (503).
 	ErrNoPorts = errors.New("no media port left")
 	// ErrState means that a method does not fit what went before, e.g. an answer

@@ -26,6 +26,9 @@ type Session struct {
 	// talk is what the last answer settled, speech what each side speaks by it.
 	talk   talk
 	speech [2]speech
+	// promised is the codec that the caller was told of by a try that came to nothing; the
+	// zero value is none.
+	promised call.Codec
 	// flows are those that are installed; inbound are the keys of the RTP that each side
 	// sends, zero if it has no flow.
 	flows   []call.Flow
@@ -60,7 +63,10 @@ func (o *offer) stream() *call.Stream { return &o.streams[o.audio] }
 
 // SetEgress opens the egress side: it takes the ports of both sides, so that a lack
 // of them shows before anyone is invited. A former egress side (a try that came to
-// nothing) is closed, with its flows and ports; the ingress side keeps its port.
+// nothing) is closed, with its flows and ports; the ingress side keeps its port. If the try
+// has answered the caller's offer with early media, the caller goes by that for good and
+// ignores what other descriptions say (RFC 3261 section 13.2.1): the offer is passed on with
+// the one codec of that answer from now on, or with the other law of G.711 (M14).
 //
 // Errors are ErrNoPorts, ErrState after Close, and an unknown realm.
 func (s *Session) SetEgress(realm string, terms Terms) error {
@@ -75,6 +81,7 @@ func (s *Session) SetEgress(realm string, terms Terms) error {
 	}
 	if s.sides[call.Egress] != nil {
 		s.before = sum(s.before, s.remove()[call.Ingress])
+		s.promise()
 		s.offer, s.talk, s.speech = nil, talk{}, [2]speech{}
 		s.reports.forget()
 		s.release(s.sides[call.Egress])
@@ -93,6 +100,19 @@ func (s *Session) SetEgress(realm string, terms Terms) error {
 	return nil
 }
 
+// promise remembers by which codec the caller was answered.
+func (s *Session) promise() {
+	if s.offer != nil && s.offer.answered && s.offer.from == call.Ingress {
+		s.promised = s.talk.codec(call.Ingress)
+	}
+}
+
+// keepPromise leaves of the caller's first offer what can be answered as it was before, so
+// that nothing of what the caller was told becomes untrue.
+func (s *Session) keepPromise(codecs []call.Codec) []call.Codec {
+	return slices.DeleteFunc(codecs, func(c call.Codec) bool { return !auxiliary(c) && !same(c, s.promised) })
+}
+
 // Offer takes the offer of one side and returns the one for the other: our address
 // and port in place of the peer's, the codecs that both trunks allow in the
 // offerer's order, everything that is not carried refused in place. An offerer that has
@@ -100,7 +120,7 @@ func (s *Session) SetEgress(realm string, terms Terms) error {
 // payload type that the other side's trunk asks for (M5). Nothing changes for the media
 // until an Answer; an offer still unanswered is replaced.
 //
-// Errors are ErrBadSDP, ErrNoAudio, ErrNoCommonCodec and ErrState.
+// Errors are ErrBadSDP, ErrNoAudio, ErrNoCommonCodec, ErrEarlyMedia and ErrState.
 func (s *Session) Offer(from call.Side, body []byte) ([]byte, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -116,6 +136,11 @@ func (s *Session) Offer(from call.Side, body []byte) ([]byte, error) {
 	if o.audio < 0 {
 		return nil, ErrNoAudio
 	}
+	missing := ErrNoCommonCodec
+	if from == call.Ingress && s.talk.agreed == nil && s.promised.Name != "" {
+		o.stream().Codecs = s.keepPromise(o.stream().Codecs)
+		missing = ErrEarlyMedia
+	}
 	this, other := s.sides[from], s.sides[from.Other()]
 	terms := [2]Terms{call.Ingress: s.sides[call.Ingress].terms, call.Egress: s.sides[call.Egress].terms}
 	for _, c := range o.stream().Codecs {
@@ -123,7 +148,7 @@ func (s *Session) Offer(from call.Side, body []byte) ([]byte, error) {
 	}
 	o.formats = other.number(propose(o.stream().Codecs, from, terms), from.Other())
 	if !speaks(o.formats) {
-		return nil, fmt.Errorf("%w: the offer has none that both trunks allow", ErrNoCommonCodec)
+		return nil, fmt.Errorf("%w: the offer has none that both trunks allow", missing)
 	}
 	// Multiplexing is each leg's own affair (M2). We do not begin it, but keep to it.
 	o.mux = other.peer.mux

@@ -63,25 +63,6 @@ func (c *Collector) calls(e emitter) {
 	e.add(callsFailed, float64(n.Failed))
 }
 
-func (c *Collector) trunks(e emitter) {
-	if c.sources.Trunks == nil {
-		return
-	}
-	for _, t := range c.sources.Trunks() {
-		e.add(trunkInService, oneIf(t.InService), t.Name, t.Realm)
-		e.add(trunkMaxCalls, float64(t.MaxCalls), t.Name, t.Realm, t.Kind)
-		for _, d := range []struct {
-			name string
-			TrunkDirection
-		}{{"in", t.In}, {"out", t.Out}} {
-			e.add(trunkActive, float64(d.Active), t.Name, t.Realm, d.name)
-			e.add(trunkAttempts, float64(d.Attempts), t.Name, t.Realm, d.name)
-			e.add(trunkCalls, float64(d.Answers), t.Name, t.Realm, d.name, "answered")
-			e.add(trunkCalls, float64(d.Failures), t.Name, t.Realm, d.name, "failed")
-		}
-	}
-}
-
 func (c *Collector) engine(e emitter) {
 	if c.sources.PortsInUse != nil {
 		e.add(portsInUse, float64(c.sources.PortsInUse()))

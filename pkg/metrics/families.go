@@ -35,6 +35,21 @@ var (
 
 	trunkInService = gauge("trunk_in_service", "Whether new calls may go to a trunk: 1 if they may, else 0.", "trunk", "realm")
 
+	trunkState   = gauge("trunk_state", "State of a trunk: 1 for the state it is in, 0 for the others.", "trunk", "realm", "state")
+	trunkChanges = counter("trunk_state_changes_total", "Changes of a trunk's state.", "trunk", "realm")
+	trunkMaxRate = gauge("trunk_max_calls_per_second", "Limit on a trunk's new calls, each direction by itself; 0 is none.", "trunk", "realm")
+	trunkRefused = counter("trunk_refused_total",
+		"Calls that limits or the state of a trunk held up: those in got 503, those out went by another trunk.", "trunk", "realm", "direction", "reason")
+	trunkASR = gauge("trunk_asr_ratio",
+		"Answered ones of the attempts in health_window whose outcome is known (ITU-T E.425); no sample without any.", "trunk", "realm", "direction")
+	trunkNER = gauge("trunk_ner_ratio",
+		"The same with those that the called party is the reason of: busy, no answer, rejected.", "trunk", "realm", "direction")
+	trunkPDD    = gauge("trunk_pdd_seconds", "Mean post-dial delay in health_window; no sample without any.", "trunk", "realm", "direction")
+	trunkACD    = gauge("trunk_acd_seconds", "Mean duration of the calls that ended in health_window; no sample without any.", "trunk", "realm", "direction")
+	trunkTarget = gauge("trunk_target_alive", "Whether an address of a trunk may get calls: 1 if it may, else 0.", "trunk", "realm", "target")
+	trunkRTT    = gauge("trunk_probe_rtt_seconds",
+		"Round trip of the last OPTIONS that an address of a trunk answered; no sample before the first.", "trunk", "realm", "target")
+
 	realmUp = gauge("realm_up",
 		"Whether a realm's network can carry calls: 1 if it can, also while something of it is not as the config wants it, else 0.", "realm")
 	realmState   = gauge("realm_state", "State of a realm's network: 1 for the state it is in, 0 for the others.", "realm", "state")
@@ -136,6 +151,7 @@ var families = []family{
 	buildInfo,
 	callsActive, callsTotal, callsAnswered, callsFailed, callsEnded,
 	trunkActive, trunkAttempts, trunkCalls, trunkMaxCalls, trunkInService,
+	trunkState, trunkChanges, trunkMaxRate, trunkRefused, trunkASR, trunkNER, trunkPDD, trunkACD, trunkTarget, trunkRTT,
 	realmUp, realmState, realmObjects, realmRepairs, realmLeaks,
 	tunnelInfo, tunnelUp, tunnelActive, tunnelState, tunnelCause, tunnelEstablished,
 	tunnelRekeys, tunnelBytes, tunnelPackets, tunnelErrors, tunnelFailures, tunnelDPD, monitorRTT, monitorMissed,

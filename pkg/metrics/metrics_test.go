@@ -52,8 +52,13 @@ func testSources() Sources {
 		Calls: func() Calls { return Calls{Active: 1, Total: 12, Answered: 9, Failed: 2} },
 		Trunks: func() []Trunk {
 			return []Trunk{{
-				Name: "genesys", Realm: "platform", Kind: "platform", InService: true, MaxCalls: 100,
-				In: TrunkDirection{Active: 1, Attempts: 12, Answers: 9, Failures: 2}, Out: TrunkDirection{Attempts: 5, Answers: 5},
+				Name: "genesys", Realm: "platform", Kind: "platform", InService: true, State: "in-service", Changes: 2, MaxCalls: 100, MaxRate: 8,
+				In: TrunkDirection{
+					Active: 1, Attempts: 12, Answers: 9, Failures: 2, Refused: map[string]uint64{"rate": 3},
+					Recent: TrunkRecent{Decided: 10, ASR: 0.8, NER: 0.9, PDD: 1.5, ACD: 90},
+				},
+				Out:     TrunkDirection{Attempts: 5, Answers: 5},
+				Targets: []TrunkTarget{{Address: "192.0.2.10:5060", Alive: true, RoundTrip: 0.004}, {Address: "192.0.2.11:5060"}},
 			}}
 		},
 		Networks: testNetworks,
@@ -162,7 +167,7 @@ func nameOf(f family) string {
 func TestNeverLabelledByCall(t *testing.T) {
 	known := []string{
 		"version", "goversion", "node", "trunk", "realm", "kind", "direction", "result", "engine", "path", "reason", "verdict", "method", "class", "cause",
-		"device", "hook", "mode", "quality", "le", "state", "tunnel", "keying", "rank",
+		"device", "hook", "mode", "quality", "le", "state", "tunnel", "keying", "rank", "target",
 	}
 	for _, sample := range regexp.MustCompile(`\{.*\}`).FindAllString(scrape(t, testSources()), -1) {
 		for _, label := range regexp.MustCompile(`(\w+)="`).FindAllStringSubmatch(sample, -1) {

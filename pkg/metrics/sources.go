@@ -44,15 +44,43 @@ type Trunk struct {
 	Name, Realm, Kind string
 	// InService means that new calls may go to it.
 	InService bool
+	// State is one of trunkStates, Changes how often it was another.
+	State   string
+	Changes uint64
 	// MaxCalls limits both directions together; 0 is no limit.
 	MaxCalls int
-	In, Out  TrunkDirection
+	// MaxRate limits new calls of each direction, in calls a second; 0 is no limit.
+	MaxRate float64
+	In, Out TrunkDirection
+	Targets []TrunkTarget
 }
 
 // TrunkDirection counts since start; Active is now.
 type TrunkDirection struct {
 	Active                      int
 	Attempts, Answers, Failures uint64
+	// Refused counts calls that got no slot, by reason.
+	Refused map[string]uint64
+	Recent  TrunkRecent
+}
+
+// TrunkRecent is what happened in the trunk's health_window.
+type TrunkRecent struct {
+	// Decided attempts are those whose outcome is known. Without any, ASR and NER have no
+	// meaning; they are ratios, 0-1.
+	Decided  uint32
+	ASR, NER float64
+	// PDD and ACD are means in seconds; 0 is none.
+	PDD, ACD float64
+}
+
+// TrunkTarget is one address of a peer: what the config has, or DNS, at most 64 a trunk.
+type TrunkTarget struct {
+	Address string
+	// Alive targets may get calls.
+	Alive bool
+	// RoundTrip of the last probe that was answered, in seconds; 0 is none.
+	RoundTrip float64
 }
 
 // TrunkMedia is what the peers of one trunk sent in calls that were answered, early media included.

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/tandem-sbc/tandem/pkg/call"
+	"github.com/tandem-sbc/tandem/pkg/resolve"
 )
 
 // Whose business a realm's devices, addresses and routes are.
@@ -45,6 +46,11 @@ type Config struct {
 	DSCP       uint8          `yaml:"dscp" json:"dscp" range:"0-63" doc:"DSCP of RTP and RTCP; 46 is EF."`
 	// MTU is that of the device with the realm's address, or of the tunnels' outer side, in bytes.
 	MTU uint16 `yaml:"mtu" json:"mtu" range:"0-9000" doc:"MTU of the realm's device, 576-9000 bytes; 0 leaves it as it is. That of a tunnel is the tunnel's own."`
+	// MaxCalls and MaxRate bound all trunks of the realm together (T3, T4).
+	MaxCalls int       `yaml:"max_calls" json:"max_calls" range:"0-1000000" reload:"hot" doc:"Most calls at once of all trunks of the realm together, both directions; 0 is no limit of the realm's own. Beyond it calls from the realm get 503 with Retry-After, and calls to it go by trunks of others."`
+	MaxRate  call.Rate `yaml:"max_rate" json:"max_rate,omitzero" reload:"hot" doc:"Most new calls in a time of all trunks of the realm together, e.g. 40/5s, each direction by itself; so many may come at once. Left out, there is no limit."`
+	// DNS is for names among the targets of the realm's trunks (T9).
+	DNS resolve.Config `yaml:"dns" json:"dns,omitzero" doc:"DNS that names among the targets of the realm's trunks are looked up by."`
 	// Routes are static ones besides the gateway's (N8).
 	Routes []Route `yaml:"routes" json:"routes,omitempty" doc:"Static routes of the realm, by routers in its subnet."`
 	// KeepCalls is how long running calls are kept while no tunnel of the realm is up.
@@ -69,6 +75,7 @@ func (c *Config) SetDefaults() {
 	c.SIPPCP = 3
 	c.KeepCalls = time.Minute
 	c.ReturnAfter = 10 * time.Second
+	c.DNS.SetDefaults()
 }
 
 // Device is the device that has the realm's address: the interface, or "interface.vlan"

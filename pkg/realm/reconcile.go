@@ -29,7 +29,7 @@ func (n *Networks) Apply() error {
 				errs = append(errs, fmt.Errorf("realm %s: %s %s: %s", k.Name, o.Kind, o.Name, o.Problem))
 			}
 		}
-		if (!k.managed() || k.unread != nil) && k.state == call.RealmDown {
+		if (!k.managed() && len(k.attachment.Points) == 0 || k.unread != nil) && k.state == call.RealmDown {
 			errs = append(errs, fmt.Errorf("realm %s: %s", k.Name, k.reason))
 		}
 	}
@@ -231,12 +231,17 @@ func (n *Networks) look(k *keeper) {
 		return err
 	})
 	now := Attachment{Device: k.device()}
-	if err == nil {
-		now.AddressIfindex = at.AddressIfindex
-		now.Points = []Point{{Ifindex: at.Ifindex, VLAN: k.VLAN, OuterVLAN: k.OuterVLAN, Bare: at.Bare}}
-		k.enter(call.RealmUp, "")
-	} else {
+	if err != nil {
 		k.enter(call.RealmDown, err.Error())
+		k.take(now)
+		return
+	}
+	now.AddressIfindex = at.AddressIfindex
+	now.Points = []Point{{Ifindex: at.Ifindex, VLAN: k.VLAN, OuterVLAN: k.OuterVLAN, Bare: at.Bare}}
+	if d := n.home.devices[k.Device()]; d != nil && !d.running {
+		k.enter(call.RealmDown, d.name+noCarrier)
+	} else {
+		k.enter(call.RealmUp, "")
 	}
 	k.take(now)
 }
@@ -296,6 +301,8 @@ func (k *keeper) judge() {
 	k.enter(judge(k.outcomes, len(k.Tunnels), active, k.silent))
 }
 
+const noCarrier = " has no carrier"
+
 // judge says the state of a realm with so many tunnels, of which one may be active. silent is
 // the device without a carrier that nothing can leave by, if there is one.
 func judge(list []outcome, tunnels int, active, silent string) (state, reason string) {
@@ -320,7 +327,7 @@ func judge(list []outcome, tunnels int, active, silent string) (state, reason st
 	case tunnels > 0 && len(dead) == tunnels:
 		return call.RealmDown, why(all)
 	case silent != "":
-		return call.RealmDown, silent + " has no carrier"
+		return call.RealmDown, silent + noCarrier
 	case tunnels > 0 && active == "":
 		return call.RealmDown, "no tunnel is up"
 	case len(all) > 0:

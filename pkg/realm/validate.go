@@ -33,6 +33,8 @@ func (c Config) Validate() invalid.List {
 	if c.MTU != 0 {
 		l.Between("mtu", int(c.MTU), minMTU, maxMTU)
 	}
+	l.Between("max_calls", c.MaxCalls, 0, 1_000_000)
+	l.Under("dns", c.DNS.Validate())
 	patience(&l, "keep_calls", c.KeepCalls)
 	patience(&l, "return_after", c.ReturnAfter)
 	c.validatePorts(&l)

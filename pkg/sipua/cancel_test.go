@@ -69,6 +69,38 @@ func TestCancelCrossedBy200(t *testing.T) {
 	noEvent(t, l)
 }
 
+// T11: a leg that the call has left for want of any response goes on by itself. A peer that
+// wakes up gets CANCEL with its first provisional response, 100 alike, and ACK and BYE for an
+// answer; the call hears nothing of it.
+func TestLateResponsesAfterClose(t *testing.T) {
+	for name, status := range map[string]int{"trying": 100, "ringing": 180, "early media": 183, "answer": 200, "refusal": 486} {
+		t.Run(name, func(t *testing.T) {
+			r := newRig(t)
+			p := r.peer("127.0.0.2")
+			l, invite := r.dial(p)
+			ctx, cancel := context.WithCancel(context.Background())
+			cancel()
+			l.Close(ctx, hangup)
+			if b := p.read(patience); b == nil || !strings.HasPrefix(string(b), "INVITE") {
+				t.Fatalf("got %s, want the INVITE again", b)
+			}
+			p.send(p.answer(invite, status, "late", "answer", contact(p)))
+			switch {
+			case status < 200:
+				p.send(p.answer(p.want("CANCEL"), 200, "", ""))
+				p.send(p.answer(invite, 487, "late", ""))
+				p.want("ACK")
+			case status == 200:
+				p.want("ACK")
+				p.send(p.answer(p.want("BYE"), 200, "", ""))
+			default:
+				p.want("ACK")
+			}
+			noEvent(t, l)
+		})
+	}
+}
+
 // So is a 2xx that comes after the 487, from a fork.
 func Test2xxAfterCancelled(t *testing.T) {
 	r := newRig(t)

@@ -67,11 +67,20 @@ func (m *message) value(id fieldID) string {
 
 // list returns all fields of an id as one comma-separated list.
 func (m *message) list(id fieldID) string {
+	return m.join(func(f *field) bool { return f.id == id })
+}
+
+// named does so with all fields of a name, in any case.
+func (m *message) named(name string) string {
+	return m.join(func(f *field) bool { return strings.EqualFold(f.name, name) })
+}
+
+func (m *message) join(wanted func(*field) bool) string {
 	var first string
 	var more []string
 	for i := range m.fields {
 		switch {
-		case m.fields[i].id != id:
+		case !wanted(&m.fields[i]):
 		case more != nil:
 			more = append(more, m.fields[i].value)
 		case first == "":

@@ -149,7 +149,7 @@ func bothWays(t *testing.T, r *rig, p *peer) {
 	t.Helper()
 	came := r.ask(p, patience)
 	p.send(p.answer(p.want("OPTIONS"), 200, "x", ""))
-	if a := <-came; a.status != 200 {
+	if a := <-came; a.Status != 200 {
 		t.Fatalf("our OPTIONS: %+v", a)
 	}
 	c := p.caller()

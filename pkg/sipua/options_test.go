@@ -10,8 +10,8 @@ import (
 
 // answered is what became of an OPTIONS request.
 type answered struct {
-	status int
-	err    error
+	Answer
+	err error
 }
 
 // ask sends OPTIONS to the peer; what becomes of it comes by the channel.
@@ -20,8 +20,8 @@ func (r *rig) ask(p *peer, patience time.Duration) <-chan answered {
 	go func() {
 		ctx, cancel := context.WithTimeout(context.Background(), patience)
 		defer cancel()
-		status, err := r.stack.Options(ctx, p.addr())
-		came <- answered{status, err}
+		answer, err := r.stack.Options(ctx, p.addr())
+		came <- answered{answer, err}
 	}()
 	return came
 }
@@ -65,8 +65,39 @@ func TestOptions(t *testing.T) {
 		p.send(p.answer(m, 100, "", ""))
 		p.send(p.answer(m, status, "x", ""))
 		p.send(p.answer(m, status, "x", "")) // again: belongs to nothing
-		if a := <-came; a.status != status || a.err != nil {
+		if a := <-came; a.Status != status || a.err != nil {
 			t.Errorf("answered with %d, got %+v", status, a)
+		}
+	}
+}
+
+// T6: the answer says for how long its sender does not want to be asked again, and how long the
+// round trip took, repetitions of the request included.
+func TestOptionsTellsRetryAfterAndRoundTrip(t *testing.T) {
+	r := newRig(t)
+	p := r.peer("127.0.0.2")
+	for _, row := range []struct {
+		name, field string
+		want        time.Duration
+	}{
+		{"OK", "Retry-After: 18", 18 * time.Second},
+		{"OK with comment and parameters", "Retry-After: 120 (in a meeting);duration=3600", 2 * time.Minute},
+		{"OK, and no more than a day", "Retry-After: 1000000", 24 * time.Hour},
+		{"bad: more than a number can hold", "Retry-After: 99999999999999999999", 24 * time.Hour},
+		{"bad: no number", "Retry-After: soon", 0},
+		{"none", "Warning: 399 x y", 0},
+	} {
+		began := time.Now()
+		came := r.ask(p, patience)
+		m := p.want("OPTIONS")
+		p.read(patience) // repeated after T1
+		p.send(p.answer(m, 503, "x", "", row.field))
+		a := <-came
+		if a.Status != 503 || a.RetryAfter != row.want {
+			t.Errorf("%s: got %+v, want %s", row.name, a, row.want)
+		}
+		if whole := time.Since(began); a.RoundTrip < testT1 || a.RoundTrip > whole {
+			t.Errorf("%s: round trip %s, want %s to %s", row.name, a.RoundTrip, testT1, whole)
 		}
 	}
 }
@@ -83,7 +114,7 @@ func TestOptionsIsRepeated(t *testing.T) {
 		}
 	}
 	p.send(p.answer(m, 200, "x", ""))
-	if a := <-came; a.status != 200 {
+	if a := <-came; a.Status != 200 {
 		t.Errorf("got %+v", a)
 	}
 	for p.read(testT1/2) != nil { // crossed the answer
@@ -128,7 +159,7 @@ func TestOptionsForeignResponses(t *testing.T) {
 		other.send(forged)
 	}
 	p.send(p.answer(m, 404, "x", ""))
-	if a := <-came; a.status != 404 {
+	if a := <-came; a.Status != 404 {
 		t.Errorf("got %+v", a)
 	}
 }
@@ -177,7 +208,7 @@ func TestOptionsInParallel(t *testing.T) {
 	}
 	for status, list := range waiting {
 		for _, came := range list {
-			if a := <-came; a.status != status || a.err != nil {
+			if a := <-came; a.Status != status || a.err != nil {
 				t.Fatalf("got %+v, want %d", a, status)
 			}
 		}

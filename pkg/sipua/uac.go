@@ -138,17 +138,20 @@ func (l *leg) progressed(out *outInvite, m *message) {
 	if out.final {
 		return // came after the answer: the order was lost on the way
 	}
-	if !out.provisional {
+	first := !out.provisional
+	if first {
 		out.provisional = true
 		out.tx.receive(m.status)
 	}
-	if l.due != nil {
+	switch {
+	case l.due != nil:
 		l.cancelWhenAllowed()
-		return
-	}
-	if m.status > 100 && out.initial {
+	case !out.initial:
+	case m.status > 100:
 		body, _ := m.sdp()
 		l.emit(call.Progressed{Code: m.status, Reason: m.phrase, Body: body})
+	case first:
+		l.emit(call.Trying{})
 	}
 }
 
@@ -228,11 +231,16 @@ func (l *leg) rejected(out *outInvite, m *message) {
 	b := appendBody(l.s.appendRequest(make([]byte, 0, 768), methodACK, &ack, out.seq, out.branch, 70), nil)
 	out.tx.ack.Store(&b)
 	out.tx.receive(m.status) // sends it
-	retryAfter, _ := strconv.Atoi(firstWord(m.value(fRetryAfter)))
 	l.fail(out, call.Rejection{
 		Code: m.status, Reason: header.Phrase(m.phrase), Q850: header.Q850(m.list(fReason)),
-		RetryAfter: max(0, min(retryAfter, 86400)),
+		RetryAfter: m.retryAfter(),
 	})
+}
+
+// retryAfter is the Retry-After field in seconds, at most a day; 0 is none.
+func (m *message) retryAfter() int {
+	seconds, _ := strconv.Atoi(firstWord(m.value(fRetryAfter)))
+	return max(0, min(seconds, 86400))
 }
 
 func firstWord(s string) string {

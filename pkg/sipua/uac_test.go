@@ -31,6 +31,7 @@ func TestManyProvisionals(t *testing.T) {
 		p.send(p.answer(invite, 183, "callee", fmt.Sprintf("early %d", i)))
 	}
 	p.send(p.answer(invite, 200, "callee", "answer", contact(p)))
+	event[call.Trying](t, l)
 	for i := range 12 {
 		if e := event[call.Progressed](t, l); e.Code != 183 || string(e.Body) != fmt.Sprintf("early %d", i) {
 			t.Errorf("%d: %+v", i, e)

@@ -76,7 +76,7 @@ func readInvite(m *message) call.Invite {
 	id := header.ReadIdentity(m.from, m.to, m.list(fAsserted), m.list(fRemoteParty), m.value(fPrivacy))
 	inv := call.Invite{
 		Number: uri.Number(), From: id.From, To: id.To, Asserted: id.Asserted, Privacy: id.Privacy,
-		MaxForwards: m.maxForwards,
+		Field: m.named, MaxForwards: m.maxForwards,
 	}
 	inv.Body, _ = m.sdp()
 	for i := range m.fields {

@@ -18,6 +18,13 @@ func TestInboundCall(t *testing.T) {
 		t.Errorf("first answer is %d with tag %q, want 100 without", m.status, m.toTag)
 	}
 	in := r.inboundLeg()
+	// T12: routes may look at any field, the others stay here.
+	for name, value := range map[string]string{"x-other": "stays here", "User-To-User": "0a0b;encoding=hex", "X-None": ""} {
+		if got := in.invite.Field(name); got != value {
+			t.Errorf("%s is %q, want %q", name, got, value)
+		}
+	}
+	in.invite.Field = nil
 	want := call.Invite{Number: "+4930123", From: call.Party{Display: "Alice", User: "+4989555"}, To: call.Party{User: "+4930123"},
 		MaxForwards: 70, Headers: []call.Header{{Name: "User-to-User", Value: "0a0b;encoding=hex"}}, Body: []byte("offer")}
 	if got := fmt.Sprintf("%+v", in.invite); got != fmt.Sprintf("%+v", want) {

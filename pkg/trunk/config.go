@@ -12,18 +12,13 @@ import (
 
 	"github.com/tandem-sbc/tandem/pkg/call"
 	"github.com/tandem-sbc/tandem/pkg/invalid"
+	"github.com/tandem-sbc/tandem/pkg/resolve"
 )
 
 // Kinds of trunks.
 const (
 	Platform = "platform"
 	Carrier  = "carrier"
-)
-
-// Strategies of groups (T2).
-const (
-	RoundRobin = "round_robin"
-	Priority   = "priority"
 )
 
 // Sources of media (M7).
@@ -45,9 +40,6 @@ const (
 	ProbeNone    = "none"
 )
 
-// defaultPort of SIP over UDP (RFC 3261 section 19.1.2).
-const defaultPort = 5060
-
 // codecs in their registered spelling that a description may name for audio. What
 // Tandem does not know cannot be checked against a slip of the finger.
 var codecs = []string{
@@ -61,15 +53,32 @@ type Config struct {
 	Realm       string        `yaml:"realm" json:"realm" required:"true" doc:"Realm that the peer is reached through."`
 	Kind        string        `yaml:"kind" json:"kind" required:"true" enum:"platform,carrier" doc:"What the peer is: the contact centre's platform, or a carrier."`
 	Transport   string        `yaml:"transport" json:"transport" enum:"udp" doc:"SIP transport."`
-	Targets     []string      `yaml:"targets" json:"targets" required:"true" doc:"The peer's IPv4 addresses, with a port if it is not 5060. Calls out take them in turn; calls in are known by them, whatever their source port."`
+	Targets     []string      `yaml:"targets" json:"targets" required:"true" doc:"The peer's IPv4 addresses or names, with a port if it is not 5060. Calls out take the entries in turn. Of a name without a port the SRV records count with their priorities and weights, and without any its addresses (RFC 3263); of a name with a port its addresses. Calls in are known by the addresses, whatever their source port. An address that DNS gives to two trunks of a realm is the first one's."`
 	Codecs      []string      `yaml:"codecs" json:"codecs" doc:"Audio codecs that the peer may be offered and may offer, in any spelling; telephone-event and comfort noise come with them."`
 	MaxCalls    int           `yaml:"max_calls" json:"max_calls" range:"0-1000000" doc:"Most calls at once, both directions together; 0 is no limit of the trunk's own. Beyond it calls get 503 with Retry-After."`
+	MaxRate     call.Rate     `yaml:"max_rate" json:"max_rate,omitzero" doc:"Most new calls in a time, e.g. 40/5s, each direction by itself; so many may come at once. Left out, there is no limit. Beyond it calls from the trunk get 503 with Retry-After, and calls to it go by another."`
 	RingTimeout time.Duration `yaml:"ring_timeout" json:"ring_timeout" range:"1s-10m" doc:"How long an attempt out may ring before it is cancelled."`
-	Probe       string        `yaml:"probe" json:"probe" enum:"options,none" doc:"How the trunk of a realm with tunnels goes into service when a tunnel has come up: options asks each target with OPTIONS, once a second at most, until one gives a final answer other than 408 and 503; none needs no answer. Realms without tunnels are always in service."`
+	NoResponse  time.Duration `yaml:"no_response" json:"no_response" range:"0s-32s" doc:"How long an attempt out waits for any response at all before the target is left for the next; 0s is until SIP's own timer of 32s, otherwise at least 100ms."`
+	State       string        `yaml:"state" json:"state" enum:"in-service,draining,out-of-service" doc:"Whether the trunk is used: draining and out-of-service take no new calls in either direction, and running calls go on. The tandem command can change it at run time; that holds until this key changes or the gateway is started again."`
+
+	Probe         string        `yaml:"probe" json:"probe" enum:"options,none" doc:"How the gateway finds out whether a target is there: options asks each with OPTIONS; any final answer but those of probe_failures says yes. With none, calls alone tell, and a trunk whose realm's tunnel has come up is in service at once."`
+	ProbeInterval time.Duration `yaml:"probe_interval" json:"probe_interval" range:"0s-10m" doc:"Time from one OPTIONS to a target to the next; 0s is 25s to 34s by the trunk's name, so that the trunks take turns; otherwise at least 1s. Retry-After of a 429 or 503 makes it longer."`
+	ProbeTimeout  time.Duration `yaml:"probe_timeout" json:"probe_timeout" range:"100ms-32s" doc:"How long an answer to OPTIONS is waited for."`
+	ProbeRetries  int           `yaml:"probe_retries" json:"probe_retries" range:"0-10" doc:"How many more times a target that does not answer is asked before it counts as dead."`
+	ProbeFailures []int         `yaml:"probe_failures" json:"probe_failures" range:"300-699" doc:"Statuses that answer OPTIONS and do not say that calls are taken."`
+
+	HealthFailures int           `yaml:"health_failures" json:"health_failures" range:"0-1000" doc:"How many calls in a row must fail at a target, by silence, 408 or 503, before it is avoided; 0 is never."`
+	HealthASR      int           `yaml:"health_asr" json:"health_asr" range:"0-100" doc:"Percent of answered calls out, over health_window and at least 20 calls, under which the trunk is degraded: it takes calls only when no other member of a group is left. 0 is never."`
+	HealthWindow   time.Duration `yaml:"health_window" json:"health_window" range:"1m-15m" doc:"Time that answer rates and delays are taken over."`
+
+	DemandE164          bool   `yaml:"demand_e164" json:"demand_e164" doc:"Whether calls from the trunk get 484 when neither Request-URI nor To has a number of E.164 (RFC 3966 global number)."`
+	CountryCode         string `yaml:"country_code" json:"country_code" doc:"Country of the trunk's numbers, in quotes, e.g. \"49\": calls from it that are dialled nationally or internationally are normalised to E.164 before routes see them. Left out, numbers stay as they come."`
+	NationalPrefix      string `yaml:"national_prefix" json:"national_prefix" doc:"What the trunk dials before a national number, in quotes."`
+	InternationalPrefix string `yaml:"international_prefix" json:"international_prefix" doc:"What the trunk dials before an international number, in quotes."`
 
 	MediaSource   string         `yaml:"media_source" json:"media_source" enum:"strict,latch" doc:"Whose media is let in: strict takes it from the address and port of the peer's SDP only; latch is for a peer behind NAT and takes the first source of media_prefixes that sends RTP within latch_window, for good."`
 	LatchWindow   time.Duration  `yaml:"latch_window" json:"latch_window" range:"1s-60s" doc:"With latch: how long the source may be learned after each answer to an offer (183, 200) and each change of the peer's SDP. Once learned it stays until the SDP names another address."`
-	MediaPrefixes []netip.Prefix `yaml:"media_prefixes" json:"media_prefixes" doc:"With latch: the IPv4 networks that media may be learned from, at most 8. Left out, these are the addresses of targets and the one in the peer's SDP."`
+	MediaPrefixes []netip.Prefix `yaml:"media_prefixes" json:"media_prefixes" doc:"With latch: the IPv4 networks that media may be learned from, at most 8. Left out, these are the addresses of targets, the first 7 by DNS, and the one in the peer's SDP."`
 
 	DTMF            string `yaml:"dtmf" json:"dtmf" enum:"events,inband,none" doc:"How keys travel: events are telephone-events (RFC 4733); inband leaves them to the audio, which is then PCMA or PCMU only; none offers nothing for them."`
 	DTMFPayloadType uint8  `yaml:"dtmf_payload_type" json:"dtmf_payload_type" range:"96-127" doc:"RTP payload type that telephone-event is offered with. A peer that offers it keeps its own."`
@@ -83,7 +92,16 @@ func (c *Config) SetDefaults() {
 	c.Transport = "udp"
 	c.Codecs = []string{"opus", "PCMA", "PCMU", "G722", "G729"}
 	c.RingTimeout = 180 * time.Second
+	c.NoResponse = 500 * time.Millisecond // T11
+	c.State = InService
 	c.Probe = ProbeOptions
+	c.ProbeTimeout = 5 * time.Second // T6
+	c.ProbeRetries = 2
+	c.ProbeFailures = []int{408, 503}
+	c.HealthFailures = 5
+	c.HealthWindow = 5 * time.Minute
+	c.NationalPrefix = "0"
+	c.InternationalPrefix = "00"
 	c.MediaSource = Strict
 	c.LatchWindow = 5 * time.Second
 	c.DTMF = DTMFEvents
@@ -91,16 +109,6 @@ func (c *Config) SetDefaults() {
 	c.IdleTimeout = 5 * time.Minute
 	c.IdleTimeoutOneWay = 12 * time.Hour
 }
-
-// GroupConfig is a set of trunks that can stand in for each other (T2).
-type GroupConfig struct {
-	Name     string   `yaml:"name" json:"name" required:"true" doc:"Name of the group, as routes use it."`
-	Trunks   []string `yaml:"trunks" json:"trunks" required:"true" doc:"Members, all of one kind. A call tries each of them once at most."`
-	Strategy string   `yaml:"strategy" json:"strategy" enum:"round_robin,priority" doc:"round_robin starts each call at the next member; priority always at the first."`
-}
-
-// SetDefaults fills in what the config may leave out.
-func (c *GroupConfig) SetDefaults() { c.Strategy = RoundRobin }
 
 // Validate checks the trunk by itself; keys are those of the trunk. That its realm
 // exists is for whoever knows the realms.
@@ -118,12 +126,78 @@ func (c Config) Validate() invalid.List {
 	if c.RingTimeout < time.Second || c.RingTimeout > 10*time.Minute { // T10
 		l.Add("ring_timeout", "give 1s to 10m", "%s is out of range", c.RingTimeout)
 	}
-	l.OneOf("probe", c.Probe, ProbeOptions, ProbeNone)
+	if c.NoResponse != 0 && (c.NoResponse < shortestWait || c.NoResponse > sipTimeout) { // T11
+		l.Add("no_response", "give 100ms to 32s, or 0s to wait as long as SIP does", "%s is out of range", c.NoResponse)
+	}
+	l.OneOf("state", c.State, InService, Draining, OutOfService)
+	c.validateProbe(&l)
+	c.validateHealth(&l)
+	c.validateNumbering(&l)
 	c.validateSource(&l)
 	c.validateDTMF(&l)
 	validateIdle(&l, "idle_timeout", c.IdleTimeout, 24*time.Hour)
 	validateIdle(&l, "idle_timeout_one_way", c.IdleTimeoutOneWay, 7*24*time.Hour)
 	return l
+}
+
+// Bounds of waiting for a response: a shorter wait would leave peers that are only far away
+// or busy; after the longest SIP itself gives up (RFC 3261 timer B).
+const (
+	shortestWait = 100 * time.Millisecond
+	sipTimeout   = 32 * time.Second
+)
+
+// validateProbe checks how the trunk is asked whether it is there (T6).
+func (c Config) validateProbe(l *invalid.List) {
+	l.OneOf("probe", c.Probe, ProbeOptions, ProbeNone)
+	if c.ProbeInterval != 0 && (c.ProbeInterval < time.Second || c.ProbeInterval > 10*time.Minute) {
+		l.Add("probe_interval", "give 1s to 10m, or 0s for 25s to 34s by the trunk's name", "%s is out of range", c.ProbeInterval)
+	}
+	if c.ProbeTimeout < shortestWait || c.ProbeTimeout > sipTimeout {
+		l.Add("probe_timeout", "give 100ms to 32s", "%s is out of range", c.ProbeTimeout)
+	}
+	l.Between("probe_retries", c.ProbeRetries, 0, 10)
+	for i, status := range c.ProbeFailures {
+		key := fmt.Sprintf("probe_failures[%d]", i)
+		l.Between(key, status, 300, 699)
+		if slices.Contains(c.ProbeFailures[:i], status) {
+			l.Add(key, "leave it out", "%d is listed twice", status)
+		}
+	}
+}
+
+// maxWindow that answer rates are taken over.
+const maxWindow = 15 * time.Minute
+
+// validateHealth checks what calls tell of the trunk.
+func (c Config) validateHealth(l *invalid.List) {
+	l.Between("health_failures", c.HealthFailures, 0, 1000)
+	l.Between("health_asr", c.HealthASR, 0, 100)
+	if c.HealthWindow < time.Minute || c.HealthWindow > maxWindow {
+		l.Add("health_window", "give 1m to 15m", "%s is out of range", c.HealthWindow)
+	}
+}
+
+// validateNumbering checks how the trunk dials (T12).
+func (c Config) validateNumbering(l *invalid.List) {
+	if code := c.CountryCode; code != "" && (!isDialled(code, 3) || code[0] == '0') { // ITU-T E.164 section 6.2.1
+		l.Add("country_code", `give 1 to 3 digits without + or 00, e.g. "49"`, "%q is no country code", code)
+	}
+	prefix := func(key, prefix string) {
+		if prefix != "" && !isDialled(prefix, 5) {
+			l.Add(key, `give up to 5 digits, e.g. "0" or "011"`, "%q cannot be dialled", prefix)
+		}
+	}
+	prefix("national_prefix", c.NationalPrefix)
+	prefix("international_prefix", c.InternationalPrefix)
+	if c.CountryCode != "" && c.NationalPrefix == c.InternationalPrefix {
+		l.Add("international_prefix", "give what the trunk dials before the country code", "%q is the national prefix too", c.InternationalPrefix)
+	}
+}
+
+// isDialled reports whether text is 1 to most digits.
+func isDialled(text string, most int) bool {
+	return text != "" && len(text) <= most && strings.Trim(text, "0123456789") == ""
 }
 
 // minPrefixBits is how long a prefix must be. Whoever may learn from everywhere lets
@@ -168,8 +242,8 @@ func (c Config) validateSource(l *invalid.List) {
 func (c Config) hosts() int {
 	hosts := make(map[netip.Addr]bool, len(c.Targets))
 	for _, text := range c.Targets {
-		if target, err := ParseTarget(text); err == nil {
-			hosts[target.Addr()] = true
+		if target, err := resolve.ParseTarget(text); err == nil && target.Addr.IsValid() {
+			hosts[target.Addr] = true
 		}
 	}
 	return len(hosts)
@@ -197,15 +271,18 @@ func validateIdle(l *invalid.List, key string, d, most time.Duration) {
 
 func (c Config) validateTargets(l *invalid.List) {
 	if len(c.Targets) == 0 {
-		l.Add("targets", "give at least one address, e.g. [192.0.2.10:5060]", "is missing")
+		l.Add("targets", "give at least one address or name, e.g. [192.0.2.10:5060]", "is missing")
 	}
-	seen := make(map[netip.AddrPort]bool)
+	seen := make(map[resolve.Target]bool)
 	for i, text := range c.Targets {
 		key := fmt.Sprintf("targets[%d]", i)
-		target, err := ParseTarget(text)
+		target, err := resolve.ParseTarget(text)
 		if f := (invalid.Field{}); errors.As(err, &f) {
 			l.Under(key, invalid.List{f})
 			continue
+		}
+		if at, ok := target.Static(resolve.Transport(c.Transport)); ok {
+			target.Port = at.Port() // the default one may be written or not
 		}
 		if seen[target] {
 			l.Add(key, "leave it out", "%s is listed twice", target)
@@ -230,40 +307,4 @@ func (c Config) validateCodecs(l *invalid.List) {
 			l.Add(key, "leave it out", "%s is listed twice", name)
 		}
 	}
-}
-
-// ParseTarget reads "ADDRESS" or "ADDRESS:PORT"; the port is 5060 if left out. Its
-// error is an invalid.Field without a key.
-func ParseTarget(text string) (netip.AddrPort, error) {
-	host, port, hasPort := strings.Cut(text, ":")
-	addr, err := netip.ParseAddr(host)
-	switch {
-	case text == "":
-		return netip.AddrPort{}, invalid.Field{Problem: "is empty", Remedy: "give an IPv4 address, e.g. 192.0.2.10:5060"}
-	case err != nil && looksIPv6(text):
-		return netip.AddrPort{}, invalid.Field{Problem: fmt.Sprintf("%q is IPv6, and only IPv4 is carried so far", text), Remedy: "give an IPv4 address"}
-	case err != nil && strings.Trim(host, "0123456789.") != "":
-		return netip.AddrPort{}, invalid.Field{
-			Problem: fmt.Sprintf("%q is a name, and names are not resolved yet", host),
-			Remedy:  "give the peer's IPv4 addresses, e.g. 192.0.2.10:5060",
-		}
-	case err != nil:
-		return netip.AddrPort{}, invalid.Field{Problem: fmt.Sprintf("%q is not an IPv4 address", host), Remedy: "write it like 192.0.2.10:5060"}
-	case addr.IsUnspecified() || addr.IsMulticast() || addr == netip.AddrFrom4([4]byte{255, 255, 255, 255}):
-		return netip.AddrPort{}, invalid.Field{Problem: fmt.Sprintf("%s is no host's address", addr), Remedy: "give the peer's own address"}
-	case !hasPort:
-		return netip.AddrPortFrom(addr, defaultPort), nil
-	}
-	target, err := netip.ParseAddrPort(text)
-	if err != nil || target.Port() == 0 {
-		return netip.AddrPort{}, invalid.Field{Problem: fmt.Sprintf("%q is not a port", port), Remedy: "give a port from 1 to 65535, or leave it out for 5060"}
-	}
-	return target, nil
-}
-
-// looksIPv6 reports whether text is an IPv6 address, with or without a port.
-func looksIPv6(text string) bool {
-	_, err := netip.ParseAddr(text)
-	_, portErr := netip.ParseAddrPort(text)
-	return err == nil || portErr == nil
 }

@@ -39,14 +39,17 @@ func TestConfigValidate(t *testing.T) {
 		{"bad no realm", func(c *Config) { c.Realm = "" }, "realm: is missing; name one of the realms"},
 		{"bad kind", func(c *Config) { c.Kind = "Carrier" }, `kind: "Carrier" is not known here; did you mean "carrier"?`},
 		{"bad transport", func(c *Config) { c.Transport = "tls" }, `transport: "tls" is not known here; give one of udp`},
-		{"bad no targets", targets(), "targets: is missing; give at least one address, e.g. [192.0.2.10:5060]"},
-		{"bad name as target", targets("sbc.example.com"), `targets[0]: "sbc.example.com" is a name, and names are not resolved yet; give the peer's IPv4 addresses, e.g. 192.0.2.10:5060`},
-		{"bad IPv6 target", targets("[2001:db8::1]:5060"), `targets[0]: "[2001:db8::1]:5060" is IPv6, and only IPv4 is carried so far; give an IPv4 address`},
+		{"bad no targets", targets(), "targets: is missing; give at least one address or name, e.g. [192.0.2.10:5060]"},
+		{"OK names as targets (T9)", targets("sbc.example.com", "sbc.example.com:5060"), ""},
+		{"bad name twice", targets("sbc.example.com", "SBC.example.com."), "targets[1]: sbc.example.com is listed twice; leave it out"},
+		{"bad name", targets("sbc_1!.example.com"), `targets[0]: "sbc_1!.example.com" is neither an IPv4 address nor a name; give a name of letters, digits and '-', e.g. sip.example.com; other letters in their xn-- form`},
+		{"bad SRV record as target", targets("_sip._udp.example.com"), `targets[0]: "_sip._udp.example.com" names an SRV record; write example.com: without a port it is looked up by SRV`},
+		{"bad IPv6 target", targets("[2001:db8::1]:5060"), `targets[0]: "[2001:db8::1]:5060" is IPv6, and only IPv4 is carried so far; give an IPv4 address or a name`},
 		{"bad numbers as target", targets("192.0.2.300"), `targets[0]: "192.0.2.300" is not an IPv4 address; write it like 192.0.2.10:5060`},
-		{"bad port of a target", targets("192.0.2.1:sip"), `targets[0]: "sip" is not a port; give a port from 1 to 65535, or leave it out for 5060`},
-		{"bad port 0", targets("192.0.2.1:0"), `targets[0]: "0" is not a port; give a port from 1 to 65535, or leave it out for 5060`},
+		{"bad port of a target", targets("192.0.2.1:sip"), `targets[0]: "sip" is not a port; give a port from 1 to 65535, or leave it out`},
+		{"bad port 0", targets("192.0.2.1:0"), `targets[0]: "0" is not a port; give a port from 1 to 65535, or leave it out`},
 		{"bad multicast target", targets("239.0.0.1"), "targets[0]: 239.0.0.1 is no host's address; give the peer's own address"},
-		{"bad empty target", targets("192.0.2.1", ""), "targets[1]: is empty; give an IPv4 address, e.g. 192.0.2.10:5060"},
+		{"bad empty target", targets("192.0.2.1", ""), "targets[1]: is empty; give an IPv4 address or a name, e.g. 192.0.2.10:5060 or sip.example.com"},
 		{"bad target twice", targets("192.0.2.1", "192.0.2.1:5060"), "targets[1]: 192.0.2.1:5060 is listed twice; leave it out"},
 		{"bad no codecs", func(c *Config) { c.Codecs = []string{} }, "codecs: is empty; list at least one, or leave the key out for the usual ones"},
 		{"bad codec", func(c *Config) { c.Codecs = []string{"PCMA", "g772"} }, `codecs[1]: no codec "g772" is known; did you mean "G722"?`},
@@ -54,6 +57,22 @@ func TestConfigValidate(t *testing.T) {
 		{"bad DTMF as codec", func(c *Config) { c.Codecs = []string{"PCMA", "telephone-event"} }, "codecs[1]: telephone-event goes along with every codec by itself; leave it out"},
 		{"bad limit (T3)", func(c *Config) { c.MaxCalls = -1 }, "max_calls: -1 is out of range; give a number from 0 to 1000000"},
 		{"bad ring timeout (T10)", func(c *Config) { c.RingTimeout = 11 * time.Minute }, "ring_timeout: 11m0s is out of range; give 1s to 10m"},
+
+		{"OK answers within SIP's own time (T11)", func(c *Config) { c.NoResponse = 0 }, ""},
+		{"bad wait for a response", func(c *Config) { c.NoResponse = 99 * time.Millisecond }, "no_response: 99ms is out of range; give 100ms to 32s, or 0s to wait as long as SIP does"},
+		{"OK out of service (T1)", func(c *Config) { c.State = OutOfService }, ""},
+		{"bad state", func(c *Config) { c.State = Degraded }, `state: "degraded" is not known here; give one of in-service, draining, out-of-service`},
+		{"bad probe interval", func(c *Config) { c.ProbeInterval = 999 * time.Millisecond }, "probe_interval: 999ms is out of range; give 1s to 10m, or 0s for 25s to 34s by the trunk's name"},
+		{"bad probe timeout", func(c *Config) { c.ProbeTimeout = 0 }, "probe_timeout: 0s is out of range; give 100ms to 32s"},
+		{"bad probe retries", func(c *Config) { c.ProbeRetries = 11 }, "probe_retries: 11 is out of range; give a number from 0 to 10"},
+		{"bad probe failures", func(c *Config) { c.ProbeFailures = []int{503, 200, 503} }, "probe_failures[1]: 200 is out of range; give a number from 300 to 699\nprobe_failures[2]: 503 is listed twice; leave it out"},
+		{"OK every answer is life", func(c *Config) { c.ProbeFailures = nil }, ""},
+		{"bad health", func(c *Config) { c.HealthFailures, c.HealthASR, c.HealthWindow = -1, 101, time.Second }, "health_failures: -1 is out of range; give a number from 0 to 1000\nhealth_asr: 101 is out of range; give a number from 0 to 100\nhealth_window: 1s is out of range; give 1m to 15m"},
+		{"OK dialling as in Germany (T12)", func(c *Config) { c.CountryCode = "49" }, ""},
+		{"OK dialling as in the US", func(c *Config) { c.CountryCode, c.NationalPrefix, c.InternationalPrefix = "1", "1", "011" }, ""},
+		{"bad country code", func(c *Config) { c.CountryCode = "+49" }, `country_code: "+49" is no country code; give 1 to 3 digits without + or 00, e.g. "49"`},
+		{"bad prefix to dial", func(c *Config) { c.InternationalPrefix = "00 " }, `international_prefix: "00 " cannot be dialled; give up to 5 digits, e.g. "0" or "011"`},
+		{"bad prefixes that are one", func(c *Config) { c.CountryCode, c.NationalPrefix = "49", "00" }, `international_prefix: "00" is the national prefix too; give what the trunk dials before the country code`},
 
 		{"OK no probes (I3)", func(c *Config) { c.Probe = ProbeNone }, ""},
 		{"bad probe", func(c *Config) { c.Probe = "option" }, `probe: "option" is not known here; did you mean "options"?`},
@@ -105,32 +124,6 @@ func TestValidateAll(t *testing.T) {
 	const want = `[2].targets[1]: 192.0.2.1 is trunk "a"'s in realm "outside" already, and a call from it could be either's; put both in one trunk, or give each peer an address of its own
 [3].name: "a" is another trunk's already; give each trunk a name of its own`
 	err := ValidateAll([]Config{goodConfig("a", "192.0.2.1"), elsewhere, goodConfig("b", "192.0.2.2", "192.0.2.1:5080"), goodConfig("a", "192.0.2.3")}).Err()
-	if diff := cmp.Diff(want, err.Error()); diff != "" {
-		t.Errorf("findings (-want +got):\n%s", diff)
-	}
-}
-
-func TestValidateGroups(t *testing.T) {
-	platform := goodConfig("platform", "192.0.2.9")
-	platform.Kind = Platform
-	trunks := []Config{goodConfig("carrier-a", "192.0.2.1"), goodConfig("carrier-b", "192.0.2.2"), platform}
-	group := func(name string, trunks ...string) GroupConfig {
-		return GroupConfig{Name: name, Trunks: trunks, Strategy: Priority}
-	}
-	if err := ValidateGroups([]GroupConfig{group("g", "carrier-a", "carrier-b")}, trunks).Err(); err != nil {
-		t.Errorf("a good group: %v", err)
-	}
-	weighted := group("w", "carrier-a")
-	weighted.Strategy = "weighted"
-	const want = `[0].trunks[1]: there is no trunk "carier-b"; did you mean "carrier-b"?
-[1].name: "g" is another group's already; give each group a name of its own
-[1].trunks: is missing; name at least one trunk
-[2].trunks[1]: "carrier-a" is listed twice; leave it out
-[3].trunks[1]: trunk "platform" is a platform, but "carrier-a" is a carrier; make a group for each kind
-[4].strategy: "weighted" is not known here; give one of round_robin, priority`
-	err := ValidateGroups([]GroupConfig{
-		group("g", "carrier-a", "carier-b"), group("g"), group("h", "carrier-a", "carrier-a"), group("i", "carrier-a", "platform"), weighted,
-	}, trunks).Err()
 	if diff := cmp.Diff(want, err.Error()); diff != "" {
 		t.Errorf("findings (-want +got):\n%s", diff)
 	}

@@ -1,141 +1,224 @@
 package trunk
 
 import (
+	"container/heap"
 	"context"
-	"errors"
-	"fmt"
 	"log/slog"
 	"net/netip"
 	"sync"
-	"syscall"
 	"time"
 )
 
 // Prober asks a target whether it is there.
 type Prober interface {
-	// Probe sends an OPTIONS request from the realm and returns the status of its final
-	// response. Without one it returns an error, at the latest when ctx is done.
-	Probe(ctx context.Context, realm string, target netip.AddrPort) (status int, err error)
+	// Probe sends an OPTIONS request from the realm and returns what is in its final response.
+	// Without one it returns an error, at the latest when ctx is done.
+	Probe(ctx context.Context, realm string, target netip.AddrPort) (Answer, error)
 }
 
-// One OPTIONS a second to a target at most, and not the next while one is waited for (I3).
+// Answer is the final response to a probe.
+type Answer struct {
+	// Status is 200-699.
+	Status int
+	// RetryAfter is for how long its sender wants to be left alone; 0 is none.
+	RetryAfter time.Duration
+	// RoundTrip is the time from the request to the response.
+	RoundTrip time.Duration
+}
+
 const (
-	probeInterval = time.Second
-	probeTimeout  = 2 * time.Second
+	// maxFlights is how many probes may wait for an answer at once.
+	maxFlights = 64
+	// farAway is when a trunk is looked at that has nothing due.
+	farAway = time.Hour
 )
 
-// Probe asks the targets of the trunks that are Probing, and puts a trunk in service by the
-// first of its targets that answers. It returns nil when ctx is done. A table is probed once.
-func (t *Table) Probe(ctx context.Context, prober Prober, log *slog.Logger) error {
-	var running sync.WaitGroup
-	defer running.Wait()
+// Supervise keeps the health of the trunks of the current table, which may be another one each
+// time (Adopt): it asks their targets with OPTIONS, does what is due by time, and logs what
+// becomes of it. It returns nil when ctx is done and no probe is under way any more.
+func Supervise(ctx context.Context, prober Prober, current func() *Table, log *slog.Logger) error {
+	s := supervisor{prober: prober, log: log, landed: make(chan landing, maxFlights), flights: make(map[flight]context.CancelFunc)}
+	defer s.running.Wait()
 	ctx, stop := context.WithCancel(ctx)
 	defer stop()
-	rounds := make(map[*Trunk]round)
+	timer := time.NewTimer(0)
+	defer timer.Stop()
 	for {
-		for _, tr := range t.trunks {
-			now := tr.service.Load()
-			if last, known := rounds[tr]; known {
-				if last.period == now.period {
-					continue
-				}
-				last.stop()
-				delete(rounds, tr)
-			}
-			if now.State != Probing {
-				continue
-			}
-			ctx, stop := context.WithCancel(ctx)
-			r := round{tr, now.period, stop, prober, log.With("trunk", tr.Name(), "realm", tr.Realm())}
-			rounds[tr] = r
-			for _, target := range tr.targets {
-				running.Go(func() { r.ask(ctx, target) })
-			}
+		table := current()
+		if table != s.table {
+			s.follow(table)
 		}
+		timer.Reset(s.launch(ctx))
 		select {
-		case <-t.told:
+		case <-timer.C:
+		case l := <-s.landed:
+			s.land(l)
+		case <-table.news.bell:
+			s.lookAtAll()
 		case <-ctx.Done():
 			return nil
 		}
 	}
 }
 
-// round is the probing of one trunk in one period.
-type round struct {
-	*Trunk
-	period uint64
-	// stop ends it for all targets.
-	stop   context.CancelFunc
-	prober Prober
-	log    *slog.Logger
+// supervisor is what Supervise knows. All is its goroutine's, except that probes run on others.
+type supervisor struct {
+	prober  Prober
+	log     *slog.Logger
+	running sync.WaitGroup
+	landed  chan landing
+
+	table *Table
+	queue queue
+	items map[*health]*item
+	// flights are the probes under way; each can be broken off.
+	flights map[flight]context.CancelFunc
 }
 
-// ask probes one target until the trunk is in service, or not probed any more.
-func (r round) ask(ctx context.Context, target netip.AddrPort) {
-	turn := time.NewTicker(probeInterval)
-	defer turn.Stop()
-	for said := false; ; {
-		status, err := r.probe(ctx, target)
-		if ctx.Err() != nil {
-			return
+// flight is a probe under way.
+type flight struct {
+	*health
+	question
+}
+
+// landing is the end of a flight.
+type landing struct {
+	flight
+	answer Answer
+	err    error
+}
+
+// follow takes another table's trunks.
+func (s *supervisor) follow(table *Table) {
+	former := s.items
+	s.table, s.items = table, make(map[*health]*item, len(table.trunks))
+	s.queue = make(queue, 0, len(table.trunks))
+	for _, tr := range table.trunks {
+		it := &item{Trunk: tr, state: InService}
+		if old := former[tr.health]; old != nil {
+			it.state = old.state
 		}
-		if err == nil {
-			if r.arrive() {
-				r.log.Info("trunk is in service", "target", target, "status", status)
+		s.items[tr.health] = it
+		s.queue.Push(it)
+	}
+	s.lookAtAll()
+}
+
+// lookAtAll is for when something has changed, nobody says where.
+func (s *supervisor) lookAtAll() {
+	now := time.Now()
+	for _, it := range s.queue {
+		s.look(it, now)
+	}
+	heap.Init(&s.queue)
+	for f, breakOff := range s.flights {
+		if s.items[f.health] == nil || !f.waits(f.question) {
+			breakOff()
+		}
+	}
+}
+
+// look finds out when the trunk has something due, and says what has become of it. The item's
+// place in the queue is for the caller.
+func (s *supervisor) look(it *item, now time.Time) {
+	it.due = it.health.due()
+	if it.due.IsZero() {
+		it.due = now.Add(farAway)
+	}
+	c := it.Condition()
+	if c.State == it.state {
+		return
+	}
+	it.state = c.State
+	log := s.log.With("trunk", it.Name(), "realm", it.Realm())
+	switch c.State {
+	case InService:
+		log.Info("trunk is in service")
+	case Degraded:
+		log.Warn("trunk is degraded", "reason", c.Reason)
+	default:
+		log.Warn("trunk takes no calls", "state", c.State, "reason", c.Reason)
+	}
+}
+
+// launch does all that is due, as far as there is room for more probes, and returns how long
+// nothing more will be.
+func (s *supervisor) launch(ctx context.Context) time.Duration {
+	now := time.Now()
+	for len(s.queue) > 0 {
+		first := s.queue[0]
+		if first.due.After(now) {
+			return first.due.Sub(now)
+		}
+		first.health.tick(now)
+		for len(s.flights) < maxFlights {
+			q, ok := first.health.ask(now)
+			if !ok {
+				break
 			}
-			r.stop()
-			return
+			s.start(ctx, first, q)
 		}
-		r.explain(err)
-		if !said {
-			r.log.Warn("trunk is not in service yet", "target", target, "reason", err)
-			said = true
-		}
-		select {
-		case <-turn.C:
-		case <-ctx.Done():
-			return
+		s.look(first, now)
+		heap.Fix(&s.queue, 0)
+		if !first.due.After(now) {
+			break // it goes on when a flight has landed
 		}
 	}
+	return farAway
 }
 
-// probe sends one OPTIONS request. An error says in words why it is no proof that calls are taken.
-func (r round) probe(ctx context.Context, target netip.AddrPort) (status int, err error) {
-	ctx, cancel := context.WithTimeout(ctx, probeTimeout)
-	defer cancel()
-	status, err = r.prober.Probe(ctx, r.Realm(), target)
-	errno := syscall.Errno(0)
-	switch {
-	case errors.Is(err, context.DeadlineExceeded):
-		return 0, fmt.Errorf("%s does not answer OPTIONS", target)
-	case errors.As(err, &errno):
-		return 0, fmt.Errorf("%s cannot be reached: %w", target, errno)
-	case err != nil:
-		return 0, fmt.Errorf("%s cannot be asked: %w", target, err)
-	case status == 408 || status == 503: // it is there, and takes no calls
-		return 0, fmt.Errorf("%s answers OPTIONS with %d", target, status)
-	}
-	return status, nil
-}
-
-// arrive puts the trunk in service, unless the round is over.
-func (r round) arrive() bool {
-	return r.change(func(now service) (service, bool) {
-		counts := r.current(now)
-		now.Reason = ""
-		return now.enter(InService), counts
+// start sends one probe.
+func (s *supervisor) start(ctx context.Context, it *item, q question) {
+	f := flight{it.health, q}
+	ctx, cancel := context.WithTimeout(ctx, q.timeout)
+	s.flights[f] = cancel
+	realm := it.Realm()
+	s.running.Go(func() {
+		answer, err := s.prober.Probe(ctx, realm, q.target)
+		s.landed <- landing{f, answer, err} // there is room for all flights
 	})
 }
 
-// explain gives the reason why the trunk is not in service yet, unless the round is over.
-func (r round) explain(err error) {
-	r.change(func(now service) (service, bool) {
-		counts := r.current(now)
-		now.Reason = err.Error()
-		return now, counts
-	})
+// land takes the outcome of a probe.
+func (s *supervisor) land(l landing) {
+	s.flights[l.flight]()
+	delete(s.flights, l.flight)
+	now := time.Now()
+	l.probed(l.question, l.answer, l.err, now)
+	if it := s.items[l.health]; it != nil {
+		s.look(it, now)
+		heap.Fix(&s.queue, it.index)
+	}
 }
 
-// current reports whether what the round finds out still counts: neither was the realm told of
-// since, nor did another target answer.
-func (r round) current(now service) bool { return now.period == r.period && now.State == Probing }
+func (h *health) due() time.Time {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	return h.m.due()
+}
+
+func (h *health) tick(now time.Time) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.m.tick(h.asr, now)
+	h.publish()
+}
+
+func (h *health) ask(now time.Time) (question, bool) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	return h.m.ask(now)
+}
+
+func (h *health) probed(q question, a Answer, err error, now time.Time) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.m.probed(q, a, err, now)
+	h.publish()
+}
+
+func (h *health) waits(q question) bool {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	return h.m.waits(q)
+}

@@ -84,13 +84,13 @@ func TestUpAgainChangesNothing(t *testing.T) {
 
 // prober answers for the targets; it counts what it was asked.
 type prober struct {
-	answer func(ctx context.Context, target netip.AddrPort) (int, error)
+	answer func(ctx context.Context, target netip.AddrPort) (Answer, error)
 
 	mu    sync.Mutex
 	asked map[string][]time.Time
 }
 
-func (p *prober) Probe(ctx context.Context, realm string, target netip.AddrPort) (int, error) {
+func (p *prober) Probe(ctx context.Context, realm string, target netip.AddrPort) (Answer, error) {
 	p.mu.Lock()
 	if p.asked == nil {
 		p.asked = make(map[string][]time.Time)
@@ -107,26 +107,40 @@ func (p *prober) times(key string) []time.Time {
 	return p.asked[key]
 }
 
+// targets is how many were asked.
+func (p *prober) targets() int {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return len(p.asked)
+}
+
 // silence is a target that does not answer.
-func silence(ctx context.Context, target netip.AddrPort) (int, error) {
+func silence(ctx context.Context, target netip.AddrPort) (Answer, error) {
 	<-ctx.Done()
-	return 0, fmt.Errorf("OPTIONS to %s: %w", target, ctx.Err())
+	return Answer{}, fmt.Errorf("OPTIONS to %s: %w", target, ctx.Err())
 }
 
-func always(status int, err error) func(context.Context, netip.AddrPort) (int, error) {
-	return func(context.Context, netip.AddrPort) (int, error) { return status, err }
+func always(status int, err error) func(context.Context, netip.AddrPort) (Answer, error) {
+	return func(context.Context, netip.AddrPort) (Answer, error) {
+		return Answer{Status: status, RoundTrip: time.Millisecond}, err
+	}
 }
 
-// probe runs Probe until the test is over.
+// probe supervises the table until the test is over.
 func probe(t *testing.T, table *Table, p Prober) {
+	t.Helper()
+	supervise(t, p, func() *Table { return table })
+}
+
+func supervise(t *testing.T, p Prober, current func() *Table) {
 	t.Helper()
 	ctx, cancel := context.WithCancel(t.Context())
 	done := make(chan error, 1)
-	go func() { done <- table.Probe(ctx, p, slog.New(slog.DiscardHandler)) }()
+	go func() { done <- Supervise(ctx, p, current, slog.New(slog.DiscardHandler)) }()
 	t.Cleanup(func() {
 		cancel()
 		if err := <-done; err != nil {
-			t.Errorf("Probe: %v", err)
+			t.Errorf("Supervise: %v", err)
 		}
 	})
 }
@@ -136,7 +150,7 @@ func probe(t *testing.T, table *Table, p Prober) {
 func TestProbeAnswers(t *testing.T) {
 	for _, row := range []struct {
 		name   string
-		answer func(context.Context, netip.AddrPort) (int, error)
+		answer func(context.Context, netip.AddrPort) (Answer, error)
 		// reason why it is not in service, or empty.
 		reason string
 	}{
@@ -169,25 +183,25 @@ func TestProbeAnswers(t *testing.T) {
 	}
 }
 
-// I3: nobody is asked while the realm is down or after the trunk is in service; in between each
-// target is asked once a second at most, and not while an answer is waited for.
+// I3: nobody is asked while the realm is down; when it is back each target is asked once a second
+// at most, and not while an answer is waited for, until the first has answered.
 func TestProbePace(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		table := realmTable(t)
 		var open atomic.Bool
-		p := &prober{answer: func(ctx context.Context, target netip.AddrPort) (int, error) {
+		p := &prober{answer: func(ctx context.Context, target netip.AddrPort) (Answer, error) {
 			switch {
 			case target.String() == "192.0.2.1:5060":
 				return silence(ctx, target)
 			case open.Load():
-				return 200, nil
+				return Answer{Status: 200}, nil
 			}
-			return 503, nil
+			return Answer{Status: 503}, nil
 		}}
-		probe(t, table, p)
 		table.RealmDown("outside", "it is down")
+		probe(t, table, p)
 		time.Sleep(time.Minute)
-		if n := len(p.asked); n != 0 {
+		if n := len(p.times("outside 192.0.2.1:5060")) + len(p.times("outside 192.0.2.2:5060")); n != 0 {
 			t.Errorf("%d targets were asked while the realm was down", n)
 		}
 		up := time.Now()
@@ -213,13 +227,8 @@ func TestProbePace(t *testing.T) {
 		if c := table.Trunk("a").Condition(); c.State != InService || c.Reason != "" {
 			t.Errorf("one target answers, and the trunk is %+v", c)
 		}
-		silent, busy = p.times("outside 192.0.2.1:5060"), p.times("outside 192.0.2.2:5060")
-		time.Sleep(time.Minute)
-		if n := len(p.times("outside 192.0.2.1:5060")) + len(p.times("outside 192.0.2.2:5060")); n != len(silent)+len(busy) {
-			t.Errorf("%d questions more after the trunk was in service", n-len(silent)-len(busy))
-		}
-		if n := len(p.asked); n != 2 {
-			t.Errorf("%d targets were asked, want those of trunk a only: %v", n, p.asked)
+		if n := len(p.times("outside 192.0.2.3:5060")); n != 0 {
+			t.Errorf("the trunk that wants no probes was asked %d times", n)
 		}
 	})
 }
@@ -231,10 +240,10 @@ func TestLateAnswerDoesNotCount(t *testing.T) {
 		table := newTable(t, []Config{goodConfig("a", "192.0.2.1")})
 		var asked atomic.Int32
 		release := make(chan struct{})
-		probe(t, table, &prober{answer: func(ctx context.Context, target netip.AddrPort) (int, error) {
+		probe(t, table, &prober{answer: func(ctx context.Context, target netip.AddrPort) (Answer, error) {
 			if asked.Add(1) == 1 {
 				<-release
-				return 200, nil
+				return Answer{Status: 200}, nil
 			}
 			return silence(ctx, target)
 		}})
@@ -258,13 +267,13 @@ func TestAnswersNeverCatchUp(t *testing.T) {
 	table := newTable(t, []Config{goodConfig("a", "192.0.2.1")})
 	var asked atomic.Int32
 	enough := make(chan struct{})
-	probe(t, table, &prober{answer: func(context.Context, netip.AddrPort) (int, error) {
+	probe(t, table, &prober{answer: func(context.Context, netip.AddrPort) (Answer, error) {
 		if asked.Add(1) == 1000 {
 			close(enough)
 		}
 		table.RealmDown("outside", "it went")
 		table.RealmUp("outside")
-		return 200, nil
+		return Answer{Status: 200}, nil
 	}})
 	table.RealmDown("outside", "it is down")
 	table.RealmUp("outside")
@@ -323,7 +332,7 @@ func TestNewsFromEverywhere(t *testing.T) {
 	wg.Go(func() {
 		for range 5000 {
 			for _, tr := range table.All() {
-				if c := tr.Status(); (c.State == InService) != (c.Reason == "") {
+				if c := tr.Condition(); (c.State == InService) != (c.Reason == "") {
 					t.Errorf("state %q with reason %q", c.State, c.Reason)
 					return
 				}
@@ -334,4 +343,225 @@ func TestNewsFromEverywhere(t *testing.T) {
 	for _, tr := range table.All() {
 		await(t, tr, InService)
 	}
+}
+
+// outOfOrder is a set of targets that do not answer.
+type outOfOrder struct {
+	mu   sync.Mutex
+	dead map[netip.AddrPort]bool
+}
+
+func (o *outOfOrder) set(target netip.AddrPort, dead bool) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	if o.dead == nil {
+		o.dead = make(map[netip.AddrPort]bool)
+	}
+	o.dead[target] = dead
+}
+
+func (o *outOfOrder) answer(ctx context.Context, target netip.AddrPort) (Answer, error) {
+	o.mu.Lock()
+	dead := o.dead[target]
+	o.mu.Unlock()
+	if dead {
+		return silence(ctx, target)
+	}
+	return Answer{Status: 200, RoundTrip: 7 * time.Millisecond}, nil
+}
+
+// T6, T9: a trunk of a realm without tunnels is in service from the start. It is out when both
+// its targets have failed their probes, says so, and is back when one of them answers again.
+func TestProbedAllTheTime(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		table := newTable(t, []Config{goodConfig("a", "192.0.2.1", "192.0.2.2")})
+		a := table.Trunk("a")
+		var world outOfOrder
+		p := &prober{answer: world.answer}
+		probe(t, table, p)
+		time.Sleep(time.Hour)
+		for _, key := range []string{"outside 192.0.2.1:5060", "outside 192.0.2.2:5060"} {
+			times := p.times(key)
+			for i := 1; i < len(times); i++ {
+				if d := times[i].Sub(times[i-1]); d < 25*time.Second || d > 35*time.Second {
+					t.Fatalf("%s was asked %s after the last time", key, d)
+				}
+			}
+			if len(times) < 3600/35 {
+				t.Errorf("%s was asked %d times in an hour", key, len(times))
+			}
+		}
+
+		world.set(target1, true)
+		time.Sleep(time.Minute)
+		h := a.Health()
+		if h.State != InService || h.Targets[0].State != OutOfService || h.Targets[1].State != InService {
+			t.Errorf("one target is dead: %+v", h)
+		}
+		world.set(target2, true)
+		time.Sleep(time.Minute)
+		if c := a.Condition(); c.State != OutOfService || c.Reason != "192.0.2.1:5060 does not answer OPTIONS; the same goes for 1 more" {
+			t.Errorf("both targets are dead: %+v", c)
+		}
+		if target, ok := a.NextTarget(); ok {
+			t.Errorf("a call gets %s", target)
+		}
+		world.set(target2, false)
+		time.Sleep(time.Minute)
+		h = a.Health()
+		if target, _ := a.NextTarget(); h.State != InService || h.Changes != 2 || target != target2 {
+			t.Errorf("one target is back: %+v", h)
+		}
+		if d := h.Targets[0]; d.Failures == 0 || d.Probes <= d.Failures || d.RoundTrip != 7*time.Millisecond || d.Reason == "" {
+			t.Errorf("the dead target: %+v", d)
+		}
+	})
+}
+
+// T11: what calls find out counts at once, and has the target asked at once.
+func TestCallsFeedHealth(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		table := newTable(t, []Config{goodConfig("a", "192.0.2.1")})
+		a := table.Trunk("a")
+		var world outOfOrder
+		p := &prober{answer: world.answer}
+		probe(t, table, p)
+		synctest.Wait()
+		world.set(target1, true)
+		for range 5 {
+			a.Unheard(target1)
+		}
+		if c := a.Condition(); c.State != OutOfService {
+			t.Errorf("after five silent calls: %+v", c)
+		}
+		synctest.Wait()
+		if n := len(p.times("outside 192.0.2.1:5060")); n != 1 {
+			t.Errorf("asked %d times at once, want 1", n)
+		}
+		world.set(target1, false)
+		time.Sleep(time.Minute)
+		if c := a.Condition(); c.State != InService {
+			t.Errorf("it answers: %+v", c)
+		}
+		a.Heard(target1, 503, 18*time.Second)
+		if c := a.Condition(); c.State != Degraded {
+			t.Errorf("503 with Retry-After: %+v", c)
+		}
+		time.Sleep(18 * time.Second)
+		synctest.Wait()
+		if c := a.Condition(); c.State != InService {
+			t.Errorf("after the Retry-After: %+v", c)
+		}
+	})
+}
+
+// T1: what an operator wants holds at once; nonsense is refused.
+func TestAdminister(t *testing.T) {
+	a := newTable(t, []Config{goodConfig("a", "192.0.2.1")}).Trunk("a")
+	if err := a.Administer(Draining); err != nil || a.InService() || a.Health().Admin != Draining {
+		t.Errorf("draining: %v, %+v", err, a.Health())
+	}
+	if err := a.Administer("in-srvice"); err == nil || a.Condition().State != Draining {
+		t.Errorf("nonsense: %v, %+v", err, a.Condition())
+	}
+	if err := a.Administer(InService); err != nil || !a.InService() || a.Health().Share != 100 {
+		t.Errorf("in service: %v, %+v", err, a.Health())
+	}
+}
+
+// A reload: health goes on where the trunk stays, a new trunk is probed, one that has gone is
+// not; a table that is built and not used changes nothing.
+func TestSuperviseFollowsReload(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		a, b, c := goodConfig("a", "192.0.2.1"), goodConfig("b", "192.0.2.2"), goodConfig("c", "192.0.2.3")
+		table := newTable(t, []Config{a, b})
+		var current atomic.Pointer[Table]
+		current.Store(table)
+		var world outOfOrder
+		p := &prober{answer: world.answer}
+		supervise(t, p, current.Load)
+		world.set(target1, true)
+		time.Sleep(time.Minute)
+		table.RealmDown("other", "its cable is out")
+		before := table.Trunk("a").Condition()
+		if before.State != OutOfService {
+			t.Fatalf("trunk a: %+v", before)
+		}
+
+		a.State, a.ProbeInterval = Draining, time.Second
+		c.Realm = "other"
+		next, err := New(Configs{Trunks: []Config{a, c}}, table)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got := table.Trunk("a").Condition(); got != before {
+			t.Errorf("trunk a was changed by a table that is not used: %+v", got)
+		}
+		if got := next.Trunk("c").Condition(); got.State != OutOfService || got.Reason != "its cable is out" {
+			t.Errorf("a new trunk of a realm that is down: %+v", got)
+		}
+		current.Store(next)
+		next.Adopt()
+		synctest.Wait()
+		if got := next.Trunk("a").Condition(); got.State != Draining || !strings.Contains(got.Reason, "does not answer OPTIONS") {
+			t.Errorf("trunk a after the reload: %+v", got)
+		}
+		asked := func() (n [3]int) {
+			for i, key := range []string{"outside 192.0.2.1:5060", "outside 192.0.2.2:5060", "other 192.0.2.3:5060"} {
+				n[i] = len(p.times(key))
+			}
+			return n
+		}
+		next.RealmUp("other")
+		world.set(target1, false)
+		was := asked()
+		time.Sleep(time.Minute)
+		now := asked()
+		if now[0]-was[0] < 50 || now[1] != was[1] || now[2] == was[2] {
+			t.Errorf("asked %v times before the reload and %v a minute later", was, now)
+		}
+		if got := next.Trunk("c").Condition(); got.State != InService {
+			t.Errorf("trunk c: %+v", got)
+		}
+	})
+}
+
+// Probes are bounded: of 200 targets that do not answer 64 are waited for at once, all get
+// their turn, and a tunnel that is back need not wait for the probes of before.
+func TestProbesAreBounded(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var trunks []Config
+		for i := range 200 {
+			trunks = append(trunks, goodConfig(fmt.Sprint("t", i), fmt.Sprintf("192.0.2.%d", i+1)))
+		}
+		table := newTable(t, trunks)
+		var flying, most atomic.Int32
+		p := &prober{answer: func(ctx context.Context, target netip.AddrPort) (Answer, error) {
+			n := flying.Add(1)
+			defer flying.Add(-1)
+			for m := most.Load(); n > m && !most.CompareAndSwap(m, n); m = most.Load() {
+			}
+			return silence(ctx, target)
+		}}
+		table.RealmDown("outside", "it is down")
+		probe(t, table, p)
+		table.RealmUp("outside")
+		time.Sleep(9 * time.Second)
+		if n := most.Load(); n != 64 {
+			t.Errorf("%d probes at once, want 64", n)
+		}
+		if n := p.targets(); n != 200 {
+			t.Errorf("%d of 200 targets were asked in 9 s", n)
+		}
+		table.RealmDown("outside", "it is down again")
+		synctest.Wait()
+		if n := flying.Load(); n != 0 {
+			t.Errorf("%d probes go on while the realm is down", n)
+		}
+		table.RealmUp("outside")
+		synctest.Wait()
+		if n := flying.Load(); n != 64 {
+			t.Errorf("%d probes right after the realm is up, want 64", n)
+		}
+	})
 }

@@ -4,6 +4,9 @@ import (
 	"net/netip"
 	"sync/atomic"
 	"time"
+
+	"github.com/tandem-sbc/tandem/pkg/call"
+	"github.com/tandem-sbc/tandem/pkg/resolve"
 )
 
 // Direction of a call as the gateway sees it.
@@ -22,24 +25,28 @@ func (d Direction) String() string {
 	return "out"
 }
 
-// Trunk is one SIP peer at work. It is safe for use by several goroutines.
+// Trunk is one SIP peer at work, as one generation of the config has it. It is safe for use
+// by several goroutines.
 type Trunk struct {
-	config  Config
-	targets []netip.AddrPort
-	// prefixes that media may be learned from.
-	prefixes []netip.Prefix
-
-	// slots holds the active calls, inbound ones in the upper half and outbound
-	// ones in the lower: one word, so that the limit is on both together (T3)
-	// and no reader sees half a change.
-	slots  atomic.Uint64
-	cursor atomic.Uint32
-	counts [2]counts
-
-	service atomic.Pointer[service]
+	config Config
+	// places are the entries of targets, and reach is where they are.
+	places []*place
+	reach  atomic.Pointer[reach]
+	limits limits
+	realm  *realm
+	// epoch is what the times of buckets are counted from.
+	epoch time.Time
+	// index in the table.
+	index int
+	*state
 }
 
-type counts struct{ attempts, answers, failures atomic.Uint64 }
+// state is what a trunk has over all generations of the config that it is in.
+type state struct {
+	quota  *quota
+	totals [2]totals
+	health *health
+}
 
 // Name of the trunk. A nil Trunk, which is what ByPeer has for a stranger, has none.
 func (t *Trunk) Name() string {
@@ -64,6 +71,27 @@ func (t *Trunk) Codecs() []string { return t.config.Codecs }
 // RingTimeout bounds one attempt from INVITE to answer (T10).
 func (t *Trunk) RingTimeout() time.Duration { return t.config.RingTimeout }
 
+// NoResponse is how long an attempt waits for any response, 100 ms to 32 s; 0 is for as
+// long as SIP does (T11).
+func (t *Trunk) NoResponse() time.Duration { return t.config.NoResponse }
+
+// DemandE164 reports whether calls from the trunk need a number of E.164 in Request-URI or
+// To (T12, S20).
+func (t *Trunk) DemandE164() bool { return t.config.DemandE164 }
+
+// Numbering is how a peer dials.
+type Numbering struct {
+	// CountryCode has 1 to 3 digits; without one numbers stay as they come.
+	CountryCode string
+	// NationalPrefix and InternationalPrefix are digits, or empty.
+	NationalPrefix, InternationalPrefix string
+}
+
+// Numbering is how the peer dials (T12).
+func (t *Trunk) Numbering() Numbering {
+	return Numbering{t.config.CountryCode, t.config.NationalPrefix, t.config.InternationalPrefix}
+}
+
 // LatchWindow is how long the peer's media source may be learned; 0 is never (M7).
 func (t *Trunk) LatchWindow() time.Duration {
 	if t.config.MediaSource != Latch {
@@ -73,10 +101,10 @@ func (t *Trunk) LatchWindow() time.Duration {
 }
 
 // MediaPrefixes are what the peer's media may be learned from: those of the config, or
-// else the targets' addresses. explicit is true for those of the config; otherwise the
+// else the targets' addresses as they are now. explicit is true for those of the config; otherwise the
 // address in the peer's SDP counts too. The caller must not change them.
 func (t *Trunk) MediaPrefixes() (prefixes []netip.Prefix, explicit bool) {
-	return t.prefixes, len(t.config.MediaPrefixes) > 0
+	return t.reach.Load().prefixes, len(t.config.MediaPrefixes) > 0
 }
 
 // DTMF is how keys travel: DTMFEvents, DTMFInband or DTMFNone (M5).
@@ -92,50 +120,6 @@ func (t *Trunk) IdleTimeout() time.Duration { return t.config.IdleTimeout }
 // IdleTimeoutOneWay: see IdleTimeout.
 func (t *Trunk) IdleTimeoutOneWay() time.Duration { return t.config.IdleTimeoutOneWay }
 
-// Target is where the next attempt goes; the trunk's targets take turns. The whole
-// attempt stays with it.
-func (t *Trunk) Target() netip.AddrPort {
-	next := t.cursor.Add(1) - 1
-	return t.targets[next%uint32(len(t.targets))]
-}
-
-// Acquire takes a slot for one call. ok is false if the trunk has max_calls calls
-// already, in both directions together (T3); release is then nil. Otherwise release
-// gives the slot back; calling it again does nothing.
-func (t *Trunk) Acquire(dir Direction) (release func(), ok bool) {
-	one := uint64(1)
-	if dir == In {
-		one <<= 32
-	}
-	for {
-		held := t.slots.Load()
-		in, out := unpack(held)
-		if t.config.MaxCalls > 0 && in+out >= t.config.MaxCalls {
-			return nil, false
-		}
-		if t.slots.CompareAndSwap(held, held+one) {
-			break
-		}
-	}
-	var released atomic.Bool
-	return func() {
-		if released.CompareAndSwap(false, true) {
-			t.slots.Add(-one)
-		}
-	}, true
-}
-
-func unpack(slots uint64) (in, out int) { return int(slots >> 32), int(slots & 0xffffffff) }
-
-// Attempt counts a call that has a slot.
-func (t *Trunk) Attempt(dir Direction) { t.counts[dir].attempts.Add(1) }
-
-// Answered counts an attempt that was answered.
-func (t *Trunk) Answered(dir Direction) { t.counts[dir].answers.Add(1) }
-
-// Failed counts an attempt that was not.
-func (t *Trunk) Failed(dir Direction) { t.counts[dir].failures.Add(1) }
-
 // Status is a trunk as seen from outside.
 type Status struct {
 	Name  string `json:"name"`
@@ -145,32 +129,25 @@ type Status struct {
 	State  string    `json:"state"`
 	Reason string    `json:"reason,omitempty"`
 	Since  time.Time `json:"since,omitzero"`
-	// MaxCalls is the limit on both directions together; 0 is none.
+	// MaxCalls is the limit on both directions together, MaxRate that on each; 0 is none.
 	MaxCalls int           `json:"max_calls"`
+	MaxRate  call.Rate     `json:"max_rate,omitzero"`
 	In       DirectionStat `json:"in"`
 	Out      DirectionStat `json:"out"`
-}
-
-// DirectionStat counts the calls of one direction: those that have a slot now, and
-// since start what was tried and what came of it.
-type DirectionStat struct {
-	Active   int    `json:"active"`
-	Attempts uint64 `json:"attempts"`
-	Answers  uint64 `json:"answers"`
-	Failures uint64 `json:"failures"`
+	// Names among the targets, and in words which of their addresses are not used (T9).
+	Names   []resolve.Status `json:"names,omitempty"`
+	Refused []string         `json:"refused_targets,omitempty"`
 }
 
 // Status reads the trunk's state.
 func (t *Trunk) Status() Status {
-	in, out := unpack(t.slots.Load())
+	now, window := time.Now(), t.config.HealthWindow
+	in, out := t.quota.active()
 	c := t.Condition()
 	return Status{
 		Name: t.config.Name, Realm: t.config.Realm, Kind: t.config.Kind,
-		State: c.State, Reason: c.Reason, Since: c.Since, MaxCalls: t.config.MaxCalls,
-		In: t.counts[In].stat(in), Out: t.counts[Out].stat(out),
+		State: c.State, Reason: c.Reason, Since: c.Since, MaxCalls: t.config.MaxCalls, MaxRate: t.config.MaxRate,
+		In: t.totals[In].stat(in, now, window), Out: t.totals[Out].stat(out, now, window),
+		Names: t.Names(), Refused: t.reach.Load().refused,
 	}
-}
-
-func (c *counts) stat(active int) DirectionStat {
-	return DirectionStat{Active: active, Attempts: c.attempts.Load(), Answers: c.answers.Load(), Failures: c.failures.Load()}
 }

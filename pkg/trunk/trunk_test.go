@@ -3,156 +3,21 @@ package trunk
 import (
 	"net/netip"
 	"slices"
-	"strings"
-	"sync"
-	"sync/atomic"
 	"testing"
 	"time"
 
-	"pgregory.net/rapid"
+	"github.com/google/go-cmp/cmp"
+
+	"github.com/tandem-sbc/tandem/pkg/call"
 )
 
 func newTable(t testing.TB, trunks []Config, groups ...GroupConfig) *Table {
 	t.Helper()
-	table, err := New(trunks, groups)
+	table, err := New(Configs{Trunks: trunks, Groups: groups}, nil)
 	if err != nil {
 		t.Fatal(err)
 	}
 	return table
-}
-
-// T3: whatever is acquired and released in whatever order, and released twice, the
-// trunk never has more calls than max_calls, both directions together, and never
-// loses or invents a slot.
-func TestSlotsNeverLeak(t *testing.T) {
-	rapid.Check(t, func(t *rapid.T) {
-		c := goodConfig("a", "192.0.2.1")
-		c.MaxCalls = rapid.IntRange(0, 5).Draw(t, "max_calls")
-		table, err := New([]Config{c}, nil)
-		if err != nil {
-			t.Fatal(err)
-		}
-		tr := table.Trunk("a")
-		type slot struct {
-			release func()
-			dir     Direction
-		}
-		var held, gone []slot
-		active := map[Direction]int{}
-		t.Repeat(map[string]func(*rapid.T){
-			"acquire": func(t *rapid.T) {
-				dir := rapid.SampledFrom([]Direction{In, Out}).Draw(t, "direction")
-				release, ok := tr.Acquire(dir)
-				if free := c.MaxCalls == 0 || len(held) < c.MaxCalls; ok != free || ok != (release != nil) {
-					t.Fatalf("acquired %t with %d of %d calls", ok, len(held), c.MaxCalls)
-				}
-				if ok {
-					held = append(held, slot{release, dir})
-					active[dir]++
-				}
-			},
-			"release": func(t *rapid.T) {
-				if len(held) == 0 {
-					t.Skip("nothing held")
-				}
-				i := rapid.IntRange(0, len(held)-1).Draw(t, "slot")
-				held[i].release()
-				active[held[i].dir]--
-				gone = append(gone, held[i])
-				held = append(held[:i:i], held[i+1:]...)
-			},
-			"release again": func(t *rapid.T) {
-				if len(gone) == 0 {
-					t.Skip("nothing released")
-				}
-				rapid.SampledFrom(gone).Draw(t, "slot").release()
-			},
-			"": func(t *rapid.T) {
-				if s := tr.Status(); s.In.Active != active[In] || s.Out.Active != active[Out] {
-					t.Fatalf("active %d in and %d out, want %v", s.In.Active, s.Out.Active, active)
-				}
-			},
-		})
-	})
-}
-
-// T3 with many calls at the same moment: the limit holds at every one.
-func TestSlotsUnderContention(t *testing.T) {
-	c := goodConfig("a", "192.0.2.1")
-	c.MaxCalls = 3
-	tr := newTable(t, []Config{c}).Trunk("a")
-	var now, most, carried atomic.Int64
-	var wg sync.WaitGroup
-	for worker := range 8 {
-		wg.Go(func() {
-			for range 2000 {
-				release, ok := tr.Acquire(Direction(worker % 2))
-				if !ok {
-					continue
-				}
-				n := now.Add(1)
-				for old := most.Load(); n > old && !most.CompareAndSwap(old, n); old = most.Load() {
-				}
-				carried.Add(1)
-				now.Add(-1)
-				release()
-				release()
-			}
-		})
-	}
-	wg.Wait()
-	if most.Load() > 3 || carried.Load() == 0 {
-		t.Errorf("at most %d calls at once, %d in all; the limit is 3", most.Load(), carried.Load())
-	}
-	if s := tr.Status(); s.In.Active != 0 || s.Out.Active != 0 {
-		t.Errorf("slots left: %+v", s)
-	}
-}
-
-// T2: round robin starts each call one further, priority always at the first; each
-// member is tried once.
-func TestCandidates(t *testing.T) {
-	trunks := []Config{goodConfig("a", "192.0.2.1"), goodConfig("b", "192.0.2.2"), goodConfig("c", "192.0.2.3")}
-	names := []string{"a", "b", "c"}
-	table := newTable(t, trunks, GroupConfig{"turns", names, RoundRobin}, GroupConfig{"first", names, Priority})
-	order := func(group string) string {
-		var got []string
-		for _, tr := range table.Candidates(group) {
-			got = append(got, tr.Name())
-		}
-		return strings.Join(got, " ")
-	}
-	for _, want := range []string{"a b c", "b c a", "c a b", "a b c"} {
-		if got := order("turns"); got != want {
-			t.Errorf("round robin: %q, want %q", got, want)
-		}
-		if got := order("first"); got != "a b c" {
-			t.Errorf("priority: %q", got)
-		}
-	}
-	if got := table.Candidates("none"); got != nil {
-		t.Errorf("unknown group: %v", got)
-	}
-}
-
-// T2: calls that come at the same moment spread evenly all the same.
-func TestRoundRobinIsEven(t *testing.T) {
-	trunks := []Config{goodConfig("a", "192.0.2.1"), goodConfig("b", "192.0.2.2"), goodConfig("c", "192.0.2.3")}
-	table := newTable(t, trunks, GroupConfig{"g", []string{"a", "b", "c"}, RoundRobin})
-	var wg sync.WaitGroup
-	for range 6 {
-		wg.Go(func() {
-			for range 500 {
-				table.Candidates("g")[0].Attempt(Out)
-			}
-		})
-	}
-	wg.Wait()
-	for _, tr := range table.All() {
-		if got := tr.Status().Out.Attempts; got != 1000 {
-			t.Errorf("%s was first %d times of 3000", tr.Name(), got)
-		}
-	}
 }
 
 func TestByPeer(t *testing.T) {
@@ -173,34 +38,80 @@ func TestByPeer(t *testing.T) {
 	}
 }
 
-func TestTargetsTakeTurns(t *testing.T) {
-	tr := newTable(t, []Config{goodConfig("a", "192.0.2.1", "192.0.2.2:5080")}).Trunk("a")
-	for _, want := range []string{"192.0.2.1:5060", "192.0.2.2:5080", "192.0.2.1:5060"} {
-		if got := tr.Target().String(); got != want {
-			t.Errorf("target %s, want %s", got, want)
-		}
-	}
-}
-
 func TestStatusCounts(t *testing.T) {
 	c := goodConfig("a", "192.0.2.1")
 	c.MaxCalls = 7
 	tr := newTable(t, []Config{c}).Trunk("a")
-	if _, ok := tr.Acquire(In); !ok {
-		t.Fatal("no slot")
+	if _, refusal := tr.Acquire(In, false); refusal.Reason != NotRefused {
+		t.Fatalf("no slot: %s", refusal.Reason)
 	}
 	tr.Attempt(In)
-	tr.Answered(In)
+	tr.Outcome(In, Outcome{Answered: true, PDD: time.Second})
+	tr.Ended(In, time.Minute, 4.2)
 	tr.Attempt(Out)
-	tr.Failed(Out)
+	tr.Outcome(Out, Outcome{SIP: 503})
 	want := Status{
 		Name: "a", Realm: "outside", Kind: "carrier", State: "in-service", MaxCalls: 7,
-		In: DirectionStat{Active: 1, Attempts: 1, Answers: 1}, Out: DirectionStat{Attempts: 1, Failures: 1},
+		In: DirectionStat{Active: 1, Attempts: 1, Answers: 1, Window: WindowStat{
+			Attempts: 1, Classes: map[string]uint32{"answered": 1}, ASR: 100, NER: 100, PDDMS: 1000, ACDMS: 60_000, MOS: 4.2,
+		}},
+		Out: DirectionStat{Attempts: 1, Failures: 1, Window: WindowStat{Attempts: 1, Classes: map[string]uint32{"failed": 1}}},
 	}
 	got := tr.Status()
 	got.Since = time.Time{}
-	if got != want {
-		t.Errorf("got %+v, want %+v", got, want)
+	if diff := cmp.Diff(want, got, cmp.AllowUnexported(call.Rate{})); diff != "" {
+		t.Errorf("status (-want +got):\n%s", diff)
+	}
+}
+
+// What calls have taken, what was counted, whose turn it is and what people want of a trunk
+// goes on over generations of the config; what is new begins, and a table that is never used
+// does no harm.
+func TestGenerations(t *testing.T) {
+	group := func(names ...string) GroupConfig { return goodGroup("g", RoundRobin, names...) }
+	first := newTable(t, letters("abc"), group("a", "b", "c"))
+	release, _ := first.Trunk("a").Acquire(Out, false)
+	first.Trunk("a").Attempt(Out)
+	if got := firsts(t, first, 1); got != "a" {
+		t.Fatalf("%s is first", got)
+	}
+	administer(t, first, "c", Draining)
+	before := first.Trunk("a").Status()
+
+	changed := letters("abcd")
+	changed[0].MaxCalls, changed[0].HealthWindow = 1, time.Minute
+	build := func() *Table {
+		t.Helper()
+		next, err := New(Configs{Trunks: changed, Groups: []GroupConfig{group("a", "b", "c", "d")}}, first)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return next
+	}
+	build() // a dry run
+	if diff := cmp.Diff(before, first.Trunk("a").Status(), cmp.AllowUnexported(call.Rate{})); diff != "" {
+		t.Errorf("a dry run has changed something (-before +after):\n%s", diff)
+	}
+	next := build()
+	if s := next.Trunk("a").Status(); s.Out.Active != 1 || s.Out.Attempts != 1 || s.MaxCalls != 1 {
+		t.Errorf("a goes on as %+v", s)
+	}
+	if _, refusal := next.Trunk("a").Acquire(In, false); refusal.Reason != Full {
+		t.Errorf("a has its one call already: %s", refusal.Reason)
+	}
+	if s := next.Trunk("c").Condition(); s.State != Draining {
+		t.Errorf("c is %s", s.State)
+	}
+	if got := firsts(t, next, 4); got != "bdbd" { // a is full, c is drained
+		t.Errorf("the group goes on with %s", got)
+	}
+	release()
+	release()
+	if s := next.Trunk("a").Status(); s.Out.Active != 0 {
+		t.Errorf("the call of the former generation has ended: %+v", s)
+	}
+	if gone, err := New(Configs{Trunks: letters("b")}, next); err != nil || gone.Trunk("a") != nil || len(gone.All()) != 1 {
+		t.Errorf("a is gone: %v", err)
 	}
 }
 
@@ -210,15 +121,15 @@ func TestNewRefuses(t *testing.T) {
 		trunks []Config
 		groups []GroupConfig
 	}{
-		`trunk "a": there are two of that name`:              {[]Config{a, a}, nil},
-		`trunk "b": it has no targets`:                       {[]Config{goodConfig("b")}, nil},
-		`trunk "b": target 192.0.2.1 is trunk "a"'s already`: {[]Config{a, goodConfig("b", "192.0.2.1:5070")}, nil},
-		`group "g": there is no trunk "c"`:                   {[]Config{a}, []GroupConfig{{Name: "g", Trunks: []string{"a", "c"}}}},
-		`group "g": it has no trunks`:                        {[]Config{a}, []GroupConfig{{Name: "g"}}},
-		`group "g": there are two of that name`:              {[]Config{a}, []GroupConfig{{Name: "g", Trunks: []string{"a"}}, {Name: "g", Trunks: []string{"a"}}}},
-		`trunk "b": "x.example" is a name, and names are not resolved yet; give the peer's IPv4 addresses, e.g. 192.0.2.10:5060`: {[]Config{goodConfig("b", "x.example")}, nil},
+		`trunk "a": there are two of that name`:                                          {[]Config{a, a}, nil},
+		`trunk "b": it has no targets`:                                                   {[]Config{goodConfig("b")}, nil},
+		`trunk "b": target 192.0.2.1 is trunk "a"'s already`:                             {[]Config{a, goodConfig("b", "192.0.2.1:5070")}, nil},
+		`group "g": there is no trunk "c"`:                                               {[]Config{a}, []GroupConfig{{Name: "g", Trunks: []string{"a", "c"}}}},
+		`group "g": it has no trunks`:                                                    {[]Config{a}, []GroupConfig{{Name: "g"}}},
+		`group "g": there are two of that name`:                                          {[]Config{a}, []GroupConfig{{Name: "g", Trunks: []string{"a"}}, {Name: "g", Trunks: []string{"a"}}}},
+		`trunk "b": "192.0.2.300" is not an IPv4 address; write it like 192.0.2.10:5060`: {[]Config{goodConfig("b", "192.0.2.300")}, nil},
 	} {
-		if _, err := New(row.trunks, row.groups); err == nil || err.Error() != want {
+		if _, err := New(Configs{Trunks: row.trunks, Groups: row.groups}, nil); err == nil || err.Error() != want {
 			t.Errorf("got %v, want %q", err, want)
 		}
 	}

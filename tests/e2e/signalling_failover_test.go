@@ -5,12 +5,14 @@ import (
 	"testing"
 	"time"
 
+	"github.com/tandem-sbc/tandem/pkg/call"
 	"github.com/tandem-sbc/tandem/tests/netlab"
 )
 
 var failoverScenarios = []scenario{
-	{"T7 a carrier that gives no response", silentCarrier},
-	{"T7 a carrier that rings for ever", ringsForEver},
+	{"T10 a carrier that gives no response, and no_response is off", silentCarrier},
+	{"T10 a carrier that rings for ever", ringsForEver},
+	{"T7 480 with no circuit goes on to the second carrier", failsOver(480, 0, "Reason: Q.850;cause=34")},
 	{"T7 503 goes on to the second carrier", failsOver(503, 0)},
 	{"T7 500 goes on to the second carrier", failsOver(500, 0)},
 	{"T7 408 goes on to the second carrier", failsOver(408, 0)},
@@ -38,7 +40,8 @@ func (s *stage) both(t *testing.T) (caller, first, second *peer) {
 	return s.caller(t, netlab.Platform), callees[0], callees[1]
 }
 
-func failsOver(status, early int) func(*testing.T, *stage) {
+// failsOver refuses with a status, after a provisional one unless that is 0.
+func failsOver(status, early int, fields ...string) func(*testing.T, *stage) {
 	return func(t *testing.T, s *stage) {
 		caller, first, second := s.both(t)
 		caller.send(caller.invite(first.number))
@@ -47,7 +50,7 @@ func failsOver(status, early int) func(*testing.T, *stage) {
 			first.send(first.respond(got, early).with(first.sdp()))
 			caller.expect("183 INVITE")
 		}
-		first.send(first.respond(got, status).add("Retry-After: 10"))
+		first.send(first.respond(got, status).add(fields...))
 		first.expect("ACK")
 		again := second.take()
 		lacks(t, "the second carrier's INVITE", again.raw, "10.72.", got.get("Call-ID"), tagOf(got.get("From")))
@@ -89,6 +92,27 @@ func mapped(status, want int) func(*testing.T, *stage) {
 	}
 }
 
+// T11, T6: a carrier that gives no response costs half a second, and what wakes up too late is
+// sent away; a 503 with Retry-After keeps calls off a carrier for that time.
+func TestFailoverWithHealth(t *testing.T) {
+	s := newStage(t, start(t, netlab.GatewayOptions{Engine: call.EngineUserspace, Strategy: "priority"}))
+	before := s.status(t)
+	t.Run("T11 a late answer", func(t *testing.T) { leftInSilence(t, s, 200) })
+	t.Run("T11 late ringing", func(t *testing.T) { leftInSilence(t, s, 180) })
+	t.Run("T11 a late 100", func(t *testing.T) { leftInSilence(t, s, 100) })
+	t.Run("T6 Retry-After", func(t *testing.T) {
+		failsOver(503, 0, "Retry-After: 120")(t, s)
+		caller, first, second := s.both(t)
+		caller.send(caller.invite(first.number))
+		second.answer(second.take())
+		caller.established()
+		second.expect("ACK")
+		first.quiet(50 * time.Millisecond)
+		caller.hangUp(second)
+	})
+	s.settled(t, before)
+}
+
 // A carrier that is down costs the ring timeout and hardly more.
 func silentCarrier(t *testing.T, s *stage) {
 	caller, first, second := s.both(t)
@@ -110,6 +134,35 @@ func silentCarrier(t *testing.T, s *stage) {
 	caller.send(caller.within("BYE"))
 	caller.expect("200 BYE")
 	second.over()
+}
+
+// leftInSilence has the first carrier wake up with a response after the second one has the call.
+func leftInSilence(t *testing.T, s *stage, late int) {
+	caller, first, second := s.both(t)
+	begun := time.Now()
+	caller.send(caller.invite(first.number))
+	got := first.take()
+	again := second.take()
+	second.send(second.respond(again, 180))
+	caller.expect("180 INVITE")
+	if took := time.Since(begun); took > time.Second {
+		t.Errorf("the caller heard the second carrier ring after %v, want 1s at most", took)
+	}
+	if late == 200 {
+		first.answer(got)
+		first.expect("ACK")
+		first.over()
+	} else {
+		first.send(first.respond(got, late))
+		c := first.expect("CANCEL")
+		first.send(first.respond(c, 200))
+		first.send(first.respond(got, 487))
+		first.expect("ACK")
+	}
+	second.answer(again)
+	caller.established()
+	second.expect("ACK")
+	caller.hangUp(second)
 }
 
 func ringsForEver(t *testing.T, s *stage) {

@@ -44,7 +44,9 @@ type GatewayOptions struct {
 	LogLevel string
 	// Strategy of the group of both carriers; default "round_robin".
 	Strategy string
-	// Trunks are more lines of a trunk's config, by its name: "media_source: latch".
+	// Trunks are more lines of a trunk's config, by its name: "media_source: latch". Without
+	// "probe: options" peers are not asked whether they are there: most play a part that knows
+	// of no OPTIONS.
 	Trunks map[string][]string
 	// Pins is the config's pins; default is the lab's own directory, "none" is none.
 	Pins string
@@ -119,6 +121,11 @@ func (l *Lab) GatewayConfig(o GatewayOptions) ([]byte, error) {
 	o.LogLevel = cmp.Or(o.LogLevel, "info")
 	o.Strategy = cmp.Or(o.Strategy, "round_robin")
 	o.Pins = cmp.Or(o.Pins, l.Pins())
+	trunks := make(map[string][]string)
+	for _, r := range Realms() {
+		trunks[r.Name] = overrule([]string{"probe: none"}, o.Trunks[r.Name])
+	}
+	o.Trunks = trunks
 	var out bytes.Buffer
 	err := gatewayTemplate.Execute(&out, struct {
 		GatewayOptions

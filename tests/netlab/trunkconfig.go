@@ -186,9 +186,16 @@ func (s Site) trunkLines() []string {
 	if s.Name == Platform {
 		kind = "platform"
 	}
+	// Where there is no tunnel nobody has to wait for an answer. SIPp counts what it is asked
+	// as a call, so that a callee is asked when its tunnel is up and hardly ever after that.
+	probe := "probe: none"
+	if len(s.Uplinks) > 0 {
+		probe = "probe_interval: 10m"
+	}
 	return []string{
 		"realm: " + s.Name, "kind: " + kind, "transport: udp",
-		fmt.Sprintf("targets: [%q]", netip.AddrPortFrom(s.Peer, 5060)), "ring_timeout: " + (10 * time.Second).String(),
+		fmt.Sprintf("targets: [%q]", netip.AddrPortFrom(s.Peer, 5060)), "ring_timeout: " + (10 * time.Second).String(), probe,
+		"no_response: 5s", // an emulated machine may take longer than the default for a first word
 	}
 }
 

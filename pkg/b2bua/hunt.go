@@ -1,0 +1,164 @@
+package b2bua
+
+import (
+	"net/netip"
+	"time"
+
+	"github.com/tandem-sbc/tandem/pkg/admit"
+	"github.com/tandem-sbc/tandem/pkg/call"
+	"github.com/tandem-sbc/tandem/pkg/trunk"
+)
+
+// hunt is a call's way through the trunks of its route until one takes it (T7).
+type hunt struct {
+	*session
+	way       trunk.Hunt
+	policy    *trunk.Policy
+	emergency bool
+	begun     time.Time
+	// tries so far, and what came of the last one.
+	tries int
+	cause call.Cause
+	// refused is why the last trunk that was to be tried had no slot after all.
+	refused *call.Cause
+}
+
+// verdict says how a call goes on after a try.
+type verdict uint8
+
+const (
+	// over: the call has ended, or must not go on.
+	over verdict = iota
+	// nextTrunk may be tried.
+	nextTrunk
+	// nextTarget of the same trunk may be tried, or else the next trunk: it was the target
+	// that failed (RFC 3263 section 4.3).
+	nextTarget
+)
+
+// hunt carries the call to its end by the first trunk that takes it, and says how it ended.
+func (s *session) hunt(way trunk.Hunt, emergency bool) call.Cause {
+	h := hunt{session: s, way: way, policy: way.Policy(), emergency: emergency, begun: time.Now()}
+	for {
+		t, ok := h.way.Next(time.Now())
+		if !ok {
+			return h.nobody()
+		}
+		if h.visit(t) == over {
+			return h.cause
+		}
+	}
+}
+
+// visit tries a trunk, and after a target that failed its next one.
+func (h *hunt) visit(t *trunk.Trunk) verdict {
+	var tried []netip.AddrPort
+	for {
+		target, ok := t.NextTarget(tried...)
+		switch {
+		case !ok && len(tried) == 0:
+			h.way.Untried(t, trunk.Unusable)
+			return nextTrunk
+		case !ok || len(tried) > 0 && !h.again():
+			return nextTrunk
+		}
+		if !h.rest() {
+			return over
+		}
+		if then := h.try(t, target); then != nextTarget {
+			return then
+		}
+		tried = append(tried, target)
+	}
+}
+
+// again counts a try of another target of the same trunk. The last try is kept for another
+// trunk, if there is one: a carrier that is dead at all its targets must not use them up.
+func (h *hunt) again() bool {
+	if h.tries+1 == h.policy.Tries {
+		ahead := h.way
+		if _, more := ahead.Next(time.Now()); more {
+			return false
+		}
+	}
+	return h.way.Again()
+}
+
+// rest waits between two tries. It reports whether the call goes on: the caller may be gone,
+// or the time may be up.
+func (h *hunt) rest() bool {
+	if h.tries == 0 {
+		return true
+	}
+	if h.policy.Total > 0 && time.Since(h.begun)+h.policy.Pause > h.policy.Total {
+		return false
+	}
+	pause := time.NewTimer(h.policy.Pause)
+	defer pause.Stop()
+	for {
+		select {
+		case ev := <-h.ingress.Events():
+			if ended, ok := ev.(call.Ended); ok {
+				h.cause = endedBy(call.Ingress, ended.Cause)
+				return false
+			}
+		case <-h.ctx.Done():
+			h.cause, _ = interrupted(h.ctx)
+			return false
+		case <-pause.C:
+			return true
+		}
+	}
+}
+
+// try takes a slot of the trunk for one attempt. A trunk that refuses it was not tried.
+func (h *hunt) try(t *trunk.Trunk, target netip.AddrPort) verdict {
+	// Known before the state is read, so that either of them tells of a realm that goes down.
+	a, done := h.begin(t, target)
+	defer done()
+	if h.ctx.Err() != nil {
+		h.cause, _ = interrupted(h.ctx)
+		return over
+	}
+	if a.ctx.Err() != nil || !t.InService() {
+		h.way.Untried(t, trunk.Unusable)
+		return nextTrunk
+	}
+	release, refusal := t.Acquire(trunk.Out, h.emergency)
+	if refusal.Reason != trunk.NotRefused {
+		cause := admit.Refused(t, refusal.Reason.String(), refusal.RetryAfter)
+		h.refused = &cause
+		h.way.Untried(t, refusal.Reason)
+		return nextTrunk
+	}
+	defer release()
+	h.tries++
+	a.policy = h.policy
+	begun := time.Now()
+	var then verdict
+	h.cause, then = h.offer(a)
+	if !h.isAnswered() {
+		h.attempts = append(h.attempts, call.Attempt{
+			Trunk: t.Name(), Target: target, Cause: h.cause, DurationMS: time.Since(begun).Milliseconds(),
+		})
+	}
+	return then
+}
+
+// nobody explains that no trunk is left, or no try: by the last one or, if there was none, by
+// the trunk that was nearest to one.
+func (h *hunt) nobody() call.Cause {
+	if h.tries > 0 {
+		return h.cause
+	}
+	t, why := h.way.PassedOver()
+	switch {
+	case h.refused != nil:
+		return *h.refused
+	case t == nil:
+		return causeNoTrunk()
+	case why == trunk.Unusable || why == trunk.Closed:
+		return causeOutOfService(t.Name(), t.Condition())
+	}
+	return admit.Refused(t, why.String(), 0)
+}
