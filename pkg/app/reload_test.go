@@ -304,7 +304,7 @@ func TestReloadIsAllOrNothing(t *testing.T) {
 
 	g.text = good
 	g.edit(t, "max_calls: 50", "max_calls: 7", "17200-17399", "17200-17299", "node: "+testNode, "node: other")
-	waiting := []string{"node "+testNode+" -> other: restart", "realms[here].media_ports 17200-17399 -> 17200-17299: restart"}
+	waiting := []string{"node " + testNode + " -> other: restart", "realms[here].media_ports 17200-17399 -> 17200-17299: restart"}
 	g.reloadWants(t, false, append([]string{"trunks[a].max_calls 50 -> 7: hot", "trunks[b].max_calls 50 -> 7: hot"}, waiting...)...)
 	if got := g.trunk(t, "a").MaxCalls; got != 7 {
 		t.Errorf("max_calls is %d, want 7", got)

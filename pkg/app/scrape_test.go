@@ -15,8 +15,6 @@ import (
 	"testing"
 	"time"
 
-	"golang.org/x/sys/unix"
-
 	"github.com/tandem-sbc/tandem/pkg/b2bua"
 	"github.com/tandem-sbc/tandem/pkg/call"
 	"github.com/tandem-sbc/tandem/pkg/config"
@@ -25,6 +23,7 @@ import (
 	"github.com/tandem-sbc/tandem/pkg/metrics"
 	"github.com/tandem-sbc/tandem/pkg/realm"
 	"github.com/tandem-sbc/tandem/tests/netspace"
+	"github.com/tandem-sbc/tandem/tests/yardstick"
 )
 
 // scrapeLimit is what one scrape over 10,000 calls may take (O1).
@@ -45,15 +44,11 @@ func TestScrapeOf10000Calls(t *testing.T) {
 		t.Run(row.name, func(t *testing.T) {
 			scrape := scraperOf(t, row.engine(t), calls)
 			// What others do on the machine at the same time does not count: CPU time, the best of ten.
-			best, wall := time.Hour, time.Hour
 			var body string
-			for range 10 {
-				began, used := time.Now(), cpuTime(t)
-				body = scrape()
-				best, wall = min(best, cpuTime(t)-used), min(wall, time.Since(began))
-			}
-			t.Logf("a scrape of %d calls takes %s, %s of CPU", calls, wall.Round(10*time.Microsecond), best.Round(10*time.Microsecond))
-			if limit := scrapeLimit * slowdown; best > limit {
+			best := yardstick.Best(t, 10, func() { body = scrape() })
+			limit := time.Duration(float64(scrapeLimit*slowdown) * yardstick.Memory(t))
+			t.Logf("a scrape of %d calls takes %s of CPU, the limit is %s", calls, best.Round(10*time.Microsecond), limit)
+			if best > limit {
 				t.Errorf("a scrape of %d calls takes %s of CPU, more than %s", calls, best, limit)
 			}
 			for _, line := range []string{row.line, "tandem_collection_errors_total 0"} {
@@ -80,16 +75,6 @@ func legs(t *testing.T, scrape, trunk string) int {
 		sum += n
 	}
 	return sum
-}
-
-// cpuTime is what the process has used so far.
-func cpuTime(t *testing.T) time.Duration {
-	t.Helper()
-	var used unix.Rusage
-	if err := unix.Getrusage(unix.RUSAGE_SELF, &used); err != nil {
-		t.Fatal(err)
-	}
-	return time.Duration(used.Utime.Nano() + used.Stime.Nano())
 }
 
 func BenchmarkScrape10000Calls(b *testing.B) {

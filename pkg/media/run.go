@@ -119,7 +119,7 @@ func (m *Media) patrol(ctx context.Context) {
 // look is one round of patrol; b is kept for its memory.
 func (m *Media) look(b *batch) error {
 	b.views, b.keys, b.latches = b.views[:0], b.keys[:0], b.latches[:0]
-	m.gather(b, (*batch).patrolled)
+	b.gather(m.all(), (*batch).patrolled)
 	watched := len(b.keys)
 	m.takeStuck()
 	for _, a := range m.adopted {
