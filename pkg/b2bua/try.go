@@ -124,7 +124,7 @@ func (s *session) ring(a *attempt, leg call.Leg) result {
 		case <-a.ctx.Done():
 			cause, next := interrupted(a.ctx)
 			if next {
-				return a.left(cause, nextTrunk)
+				return a.moved(cause)
 			}
 			return a.left(cause, over)
 		}
@@ -237,6 +237,12 @@ func (a *attempt) left(cause call.Cause, then verdict) result {
 	}
 	a.outcome(trunk.Outcome{SIP: cause.SIP, Q850: cause.Q850})
 	return result{cause: cause, then: then}
+}
+
+// moved is the end of an attempt whose realm is gone, whatever the target was about to say.
+func (a *attempt) moved(cause call.Cause) result {
+	a.outcome(trunk.Outcome{Moved: true, SIP: cause.SIP, Q850: cause.Q850})
+	return result{cause: cause, then: nextTrunk}
 }
 
 // outcome counts what became of the attempt, once.

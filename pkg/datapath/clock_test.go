@@ -53,7 +53,6 @@ func (b *bench) times(t *testing.T, f call.Flow, n int, run func(in []byte)) (gr
 // after the kernel has polled a device; so jitter and gaps are off by no more than a burst takes (M11).
 // Without bursts each packet has its own time.
 func TestBurstClock(t *testing.T) {
-	onOneCPU(t)
 	b := newBench(t, 10)
 	xdp := func(in []byte) { b.run(t, in) }
 	tc := func(in []byte) { b.runTC(t, in, false) }
@@ -66,6 +65,7 @@ func TestBurstClock(t *testing.T) {
 	}
 	begin := func(t *testing.T, flags tandemDeviceFlag) call.Flow {
 		t.Helper()
+		onOneCPU(t) // here, since each subtest is a goroutine of its own
 		if err := b.mark(1, flags); err != nil {
 			t.Fatal(err)
 		}

@@ -9,6 +9,8 @@ import (
 // Outcome is what became of an attempt, known when it is answered or given up.
 type Outcome struct {
 	Answered bool
+	// Moved means that the attempt was broken off for a reason that is not the trunk's.
+	Moved bool
 	// SIP is the final status, 0 if there was no response at all; Q850 the cause of its
 	// Reason header, or 0.
 	SIP, Q850 int
@@ -35,19 +37,25 @@ const (
 	// Failed is the network's fault; Silent is no response at all.
 	Failed
 	Silent
+	// Moved went on elsewhere for our reasons, such as a tunnel that went down: it says nothing
+	// of the trunk, and no ratio counts it.
+	Moved
 
 	classes
 )
 
-var classNames = [classes]string{"answered", "busy", "no-answer", "rejected", "bad-number", "refused", "failed", "silent"}
+var classNames = [classes]string{"answered", "busy", "no-answer", "rejected", "bad-number", "refused", "failed", "silent", "moved"}
 
 func (c Class) String() string { return classNames[c] }
 
 // Class tells what an outcome counts as. A cause of the telephone network says more than
 // the status that it was translated to (RFC 3398 section 7.2.4.1).
 func (o Outcome) Class() Class {
-	if o.Answered {
+	switch {
+	case o.Answered:
 		return Answered
+	case o.Moved:
+		return Moved
 	}
 	switch o.Q850 {
 	case 17:
@@ -84,6 +92,7 @@ func (o Outcome) Class() Class {
 // totals counts the calls of one direction, since start and over a sliding window.
 type totals struct {
 	attempts, answers, failures atomic.Uint64
+	outcomes                    [classes]atomic.Uint64
 	refused                     [reasons]atomic.Uint64
 	window                      window
 }
@@ -102,8 +111,10 @@ func (t *Trunk) Outcome(dir Direction, o Outcome) {
 	} else {
 		c.failures.Add(1)
 	}
+	class := o.Class()
+	c.outcomes[class].Add(1)
 	c.window.add(time.Now(), func(b *bin) {
-		b.classes[o.Class()]++
+		b.classes[class]++
 		if o.PDD > 0 {
 			b.pdd += o.PDD
 			b.pdds++
@@ -204,9 +215,9 @@ type WindowStat struct {
 	MOS float64 `json:"mos"`
 }
 
-// decided attempts: those under way are neither good nor bad yet.
+// decided attempts: those under way are neither good nor bad yet, and those that moved never are.
 func (b *bin) decided() (n uint32) {
-	for _, c := range b.classes {
+	for _, c := range b.classes[:Moved] {
 		n += c
 	}
 	return n
@@ -247,6 +258,8 @@ type DirectionStat struct {
 	Attempts uint64 `json:"attempts"`
 	Answers  uint64 `json:"answers"`
 	Failures uint64 `json:"failures"`
+	// Outcomes counts what became of attempts by Class, since start.
+	Outcomes map[string]uint64 `json:"outcomes,omitempty"`
 	// Refused counts calls that got no slot, by Reason; those in with an answer of 503, those
 	// out went by another trunk.
 	Refused map[string]uint64 `json:"refused,omitempty"`
@@ -258,17 +271,24 @@ func (c *totals) stat(active int, now time.Time, length time.Duration) Direction
 	s := DirectionStat{
 		Active: active, Attempts: c.attempts.Load(), Answers: c.answers.Load(), Failures: c.failures.Load(), Window: sum.stat(),
 	}
-	for reason := range c.refused {
-		n := c.refused[reason].Load()
+	s.Outcomes, s.Refused = counts(c.outcomes[:], classNames[:]), counts(c.refused[:], reasonNames[:])
+	return s
+}
+
+// counts by name, of what there were any; nil if there was nothing.
+func counts(counters []atomic.Uint64, names []string) map[string]uint64 {
+	var list map[string]uint64
+	for i := range counters {
+		n := counters[i].Load()
 		if n == 0 {
 			continue
 		}
-		if s.Refused == nil {
-			s.Refused = make(map[string]uint64)
+		if list == nil {
+			list = make(map[string]uint64)
 		}
-		s.Refused[reasonNames[reason]] = n
+		list[names[i]] = n
 	}
-	return s
+	return list
 }
 
 // answers counts the decided attempts out of a time until now, and the answered ones.

@@ -52,10 +52,10 @@ func TestStatusCounts(t *testing.T) {
 	tr.Outcome(Out, Outcome{SIP: 503})
 	want := Status{
 		Name: "a", Realm: "outside", Kind: "carrier", State: "in-service", MaxCalls: 7,
-		In: DirectionStat{Active: 1, Attempts: 1, Answers: 1, Window: WindowStat{
+		In: DirectionStat{Active: 1, Attempts: 1, Answers: 1, Outcomes: map[string]uint64{"answered": 1}, Window: WindowStat{
 			Attempts: 1, Classes: map[string]uint32{"answered": 1}, ASR: 100, NER: 100, PDDMS: 1000, ACDMS: 60_000, MOS: 4.2,
 		}},
-		Out: DirectionStat{Attempts: 1, Failures: 1, Window: WindowStat{Attempts: 1, Classes: map[string]uint32{"failed": 1}}},
+		Out: DirectionStat{Attempts: 1, Failures: 1, Outcomes: map[string]uint64{"failed": 1}, Window: WindowStat{Attempts: 1, Classes: map[string]uint32{"failed": 1}}},
 	}
 	got := tr.Status()
 	got.Since = time.Time{}
