@@ -7,14 +7,15 @@ import (
 	"github.com/tandem-sbc/tandem/pkg/trunk"
 )
 
-// request is what routes see of the call (T12). A stranger has no numbering.
-func (s *session) request() route.Request {
+// request is what routes see of the call, and whether it is one for help (T3, T12). A stranger has
+// no numbering.
+func (s *session) request() (r route.Request, emergency bool) {
 	inv := &s.invite
-	r := route.Request{Called: inv.Number, Caller: caller(inv), To: inv.To.User, Headers: inv.Field, At: s.info.Started}
+	r = route.Request{Called: inv.Number, Caller: caller(inv), To: inv.To.User, Headers: inv.Field, At: s.info.Started}
 	if s.from != nil {
 		r.Trunk, r.Plan, r.DemandE164 = s.from.Name(), number.Plan(s.from.Numbering()), s.from.DemandE164()
 	}
-	return r
+	return r.Urgent(s.plan.Trunks.Emergency)
 }
 
 // caller is who is known to call, or empty if that is withheld.
@@ -28,12 +29,8 @@ func caller(inv *call.Invite) string {
 	return inv.From.User
 }
 
-// route finds the call's way, and gives the INVITE the numbers that it goes out with. Whoever
-// makes an emergency call is not asked to dial another way.
-func (s *session) route(r route.Request, emergency bool) (trunk.Hunt, *call.Cause) {
-	if emergency {
-		r.DemandE164 = false
-	}
+// route finds the call's way, and gives the INVITE the numbers that it goes out with.
+func (s *session) route(r route.Request) (trunk.Hunt, *call.Cause) {
 	if r.Incomplete() != nil {
 		cause := causeIncomplete(s.from.Name())
 		return trunk.Hunt{}, &cause

@@ -13,14 +13,14 @@ import (
 type hunt struct {
 	*session
 	way       trunk.Hunt
-	policy    *trunk.Policy
 	emergency bool
 	begun     time.Time
 	// tries so far, and what came of the last one.
 	tries int
 	cause call.Cause
-	// refused is why the last trunk that was to be tried had no slot after all.
-	refused *call.Cause
+	// refused is why the last trunk that was to be tried had no slot after all, unfit why the
+	// last one could not be offered this call.
+	refused, unfit *call.Cause
 }
 
 // verdict says how a call goes on after a try.
@@ -38,7 +38,7 @@ const (
 
 // hunt carries the call to its end by the first trunk that takes it, and says how it ended.
 func (s *session) hunt(way trunk.Hunt, emergency bool) call.Cause {
-	h := hunt{session: s, way: way, policy: way.Policy(), emergency: emergency, begun: time.Now()}
+	h := hunt{session: s, way: way, emergency: emergency, begun: time.Now()}
 	for {
 		t, ok := h.way.Next(time.Now())
 		if !ok {
@@ -57,9 +57,9 @@ func (h *hunt) visit(t *trunk.Trunk) verdict {
 		target, ok := t.NextTarget(tried...)
 		switch {
 		case !ok && len(tried) == 0:
-			h.way.Untried(t, trunk.Unusable)
+			h.way.Untried(t, trunk.Refusal{Reason: trunk.Unusable})
 			return nextTrunk
-		case !ok || len(tried) > 0 && !h.again():
+		case !ok || len(tried) > 0 && !h.way.Again(time.Now()):
 			return nextTrunk
 		}
 		if !h.rest() {
@@ -72,28 +72,17 @@ func (h *hunt) visit(t *trunk.Trunk) verdict {
 	}
 }
 
-// again counts a try of another target of the same trunk. The last try is kept for another
-// trunk, if there is one: a carrier that is dead at all its targets must not use them up.
-func (h *hunt) again() bool {
-	if h.tries+1 == h.policy.Tries {
-		ahead := h.way
-		if _, more := ahead.Next(time.Now()); more {
-			return false
-		}
-	}
-	return h.way.Again()
-}
-
 // rest waits between two tries. It reports whether the call goes on: the caller may be gone,
 // or the time may be up.
 func (h *hunt) rest() bool {
 	if h.tries == 0 {
 		return true
 	}
-	if h.policy.Total > 0 && time.Since(h.begun)+h.policy.Pause > h.policy.Total {
+	policy := h.way.Policy()
+	if policy.Total > 0 && time.Since(h.begun)+policy.Pause > policy.Total {
 		return false
 	}
-	pause := time.NewTimer(h.policy.Pause)
+	pause := time.NewTimer(policy.Pause)
 	defer pause.Stop()
 	for {
 		select {
@@ -121,32 +110,45 @@ func (h *hunt) try(t *trunk.Trunk, target netip.AddrPort) verdict {
 		return over
 	}
 	if a.ctx.Err() != nil || !t.InService() {
-		h.way.Untried(t, trunk.Unusable)
+		h.way.Untried(t, trunk.Refusal{Reason: trunk.Unusable})
+		return nextTrunk
+	}
+	invite, err := h.inviteTo(t)
+	if err != nil {
+		// Nothing is known of the called party, and another trunk may have a codec in common with
+		// the caller, or ports (S20).
+		cause := causeMedia(err)
+		h.unfit = &cause
+		h.way.Untried(t, trunk.Refusal{})
+		h.note(t, target, cause, 0)
 		return nextTrunk
 	}
 	release, refusal := t.Acquire(trunk.Out, h.emergency)
 	if refusal.Reason != trunk.NotRefused {
 		cause := admit.Refused(t, refusal.Reason.String(), refusal.RetryAfter)
 		h.refused = &cause
-		h.way.Untried(t, refusal.Reason)
+		h.way.Untried(t, refusal)
 		return nextTrunk
 	}
 	defer release()
 	h.tries++
-	a.policy = h.policy
+	a.policy = h.way.Policy()
 	begun := time.Now()
 	var then verdict
-	h.cause, then = h.offer(a)
+	h.cause, then = h.offer(a, invite)
 	if !h.isAnswered() {
-		h.attempts = append(h.attempts, call.Attempt{
-			Trunk: t.Name(), Target: target, Cause: h.cause, DurationMS: time.Since(begun).Milliseconds(),
-		})
+		h.note(t, target, h.cause, time.Since(begun))
 	}
 	return then
 }
 
+// note keeps for the record why a trunk does not carry the call.
+func (h *hunt) note(t *trunk.Trunk, target netip.AddrPort, why call.Cause, took time.Duration) {
+	h.attempts = append(h.attempts, call.Attempt{Trunk: t.Name(), Target: target, Cause: why, DurationMS: took.Milliseconds()})
+}
+
 // nobody explains that no trunk is left, or no try: by the last one or, if there was none, by
-// the trunk that was nearest to one.
+// the trunk that was nearest to one. Only if none fits the call it is the call's own fault.
 func (h *hunt) nobody() call.Cause {
 	if h.tries > 0 {
 		return h.cause
@@ -155,10 +157,12 @@ func (h *hunt) nobody() call.Cause {
 	switch {
 	case h.refused != nil:
 		return *h.refused
+	case t == nil && h.unfit != nil:
+		return *h.unfit
 	case t == nil:
 		return causeNoTrunk()
-	case why == trunk.Unusable || why == trunk.Closed:
+	case why.Reason == trunk.Unusable || why.Reason == trunk.Closed:
 		return causeOutOfService(t.Name(), t.Condition())
 	}
-	return admit.Refused(t, why.String(), 0)
+	return admit.Refused(t, why.Reason.String(), why.RetryAfter)
 }

@@ -246,6 +246,59 @@ func TestTotalTime(t *testing.T) {
 	}
 }
 
+// S20, T7: a trunk that cannot be offered the call, for want of a common codec, is no try. What the
+// others said counts; the call itself is at fault only if it fits nobody.
+func TestTrunkThatDoesNotFit(t *testing.T) {
+	var third trunk.Config
+	third.SetDefaults()
+	third.Name, third.Realm, third.Kind, third.Targets = "third", "outside", trunk.Carrier, []string{thirdPeer}
+	for _, row := range []struct {
+		name    string
+		unfit   []int // places in the config
+		tries   int
+		dialled []string
+		told    int
+		code    string
+	}{
+		{"the second does not fit", []int{2}, 2, []string{carrierPeer, thirdPeer}, 503, "trunk-failure"},
+		{"the last does not fit", []int{3}, 3, []string{carrierPeer, backupPeer}, 503, "trunk-failure"},
+		{"none fits", []int{1, 2, 3}, 3, nil, 488, "no-common-codec"},
+	} {
+		t.Run(row.name, func(t *testing.T) {
+			legs := make([]*fakeLeg, len(row.dialled))
+			for i, peer := range row.dialled {
+				legs[i] = newFakeLeg(fmt.Sprint("leg", i), peer)
+			}
+			b := newBenchOf(t, func(c *trunk.Configs, _ *[]route.Config) {
+				c.Trunks = append(c.Trunks, third)
+				c.Groups[0].Trunks, c.Groups[0].Tries = append(c.Groups[0].Trunks, "third"), row.tries
+				for _, i := range row.unfit {
+					c.Trunks[i].Codecs = []string{"iLBC"}
+				}
+			}, legs...)
+			caller := b.call(callerSDP)
+			for i, peer := range row.dialled {
+				b.dials(t, peer)
+				refuse(legs[i], call.Rejection{Code: 503})
+			}
+			told(t, caller, row.told)
+			if rec := b.record(t); rec.Cause.Code != row.code || len(rec.Attempts) != len(row.dialled)+len(row.unfit) {
+				t.Errorf("cause %q after %v, want %q", rec.Cause.Code, tried(rec), row.code)
+			}
+		})
+	}
+	t.Run("the other is out of service", func(t *testing.T) {
+		b := newBenchOf(t, func(c *trunk.Configs, _ *[]route.Config) {
+			c.Trunks[1].State, c.Trunks[2].Codecs = trunk.OutOfService, []string{"iLBC"}
+		})
+		caller := b.call(callerSDP)
+		told(t, caller, 503)
+		if rec := b.record(t); rec.Cause.Code != "trunk-out-of-service" {
+			t.Errorf("cause %+v", rec.Cause)
+		}
+	})
+}
+
 // T10: each attempt has its own ring_timeout. One that only says that it tries is left for the
 // next; one that rings has found the called party, and nobody else is tried.
 func TestRingTimeoutIsPerAttempt(t *testing.T) {
@@ -609,7 +662,7 @@ func TestLimitsOut(t *testing.T) {
 			}
 			third := b.callFrom("inside", platformPeer, "+4830123456", callerSDP)
 			told(t, third, 503)
-			if rec := b.record(t); rec.Cause.Code != row.code || len(rec.Attempts) != 0 {
+			if rec := b.record(t); rec.Cause.Code != row.code || rec.Cause.Rejection().RetryAfter < 3590 || len(rec.Attempts) != 0 {
 				t.Errorf("cause %+v", rec.Cause)
 			}
 		})
@@ -629,11 +682,13 @@ func TestDemandE164(t *testing.T) {
 		{"the Request-URI has it", true, "+4930123456", "anything", 0},
 		{"not demanded", false, "030123456", "030123456", 503},
 		{"an emergency call is let through", true, "112", "112", 0},
+		{"so whatever number of E.164 To has", true, "112", "+33140506070", 0},
+		{"and if To alone has the emergency number", true, "agent7", "+49112", 0},
 	} {
 		t.Run(row.name, func(t *testing.T) {
 			callee := newFakeLeg("callee", carrierPeer)
 			b := newBenchOf(t, func(c *trunk.Configs, r *[]route.Config) {
-				c.Trunks[0].DemandE164, c.Emergency = row.demand, []string{"112"}
+				c.Trunks[0].DemandE164, c.Emergency = row.demand, []string{"112", "+49112"}
 				*r = append(*r, route.Config{Name: "emergency", Prefix: "112", Trunk: "carrier"})
 			}, callee)
 			caller := newFakeLeg("caller", platformPeer)

@@ -64,8 +64,7 @@ func (s *session) run(draining bool) {
 	from := s.plan.Trunks.ByPeer(s.realm, s.ingress.Peer().Addr())
 	s.from = from
 	s.update(func(info *call.Info) { info.Ingress = s.legRecord(s.ingress, from) })
-	request := s.request()
-	emergency := s.plan.Trunks.Emergency(request.Number())
+	request, emergency := s.request()
 	if refused := admit.Admit(admit.Request{
 		Trunk: from, Draining: draining, Emergency: emergency, Active: s.Totals().Active, MaxCalls: s.cfg.MaxCalls, MaxForwards: s.invite.MaxForwards,
 	}); refused != nil {
@@ -81,7 +80,7 @@ func (s *session) run(draining bool) {
 	from.Attempt(trunk.In)
 	defer func() { s.countFailure(cause) }()
 
-	way, refused := s.route(request, emergency)
+	way, refused := s.route(request)
 	if refused != nil {
 		cause = *refused
 		return

@@ -29,12 +29,7 @@ type attempt struct {
 }
 
 // offer offers the call to a target and, if that takes it, carries it to its end.
-func (s *session) offer(a *attempt) (cause call.Cause, then verdict) {
-	invite, err := s.inviteTo(a.trunk)
-	if err != nil {
-		// Another trunk may have a codec in common with the caller, or ports.
-		return causeMedia(err), nextTrunk
-	}
+func (s *session) offer(a *attempt, invite call.Invite) (cause call.Cause, then verdict) {
 	a.sent = time.Now()
 	a.trunk.Attempt(trunk.Out)
 	leg, err := s.cfg.Dialer.Dial(call.Target{Realm: a.trunk.Realm(), Addr: a.target, Transport: a.trunk.Transport()}, invite)

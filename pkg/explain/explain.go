@@ -20,11 +20,7 @@ func Call(trunks *trunk.Table, routes *route.Table, q call.Query) call.Decision 
 			Subject: "ingress trunk", Result: "unknown", Reason: fmt.Sprintf("there is no trunk %.80q", q.Trunk),
 		}}, Candidates: []call.Candidate{}}
 	}
-	r := request(from, q)
-	emergency := trunks.Emergency(r.Number())
-	if emergency {
-		r.DemandE164 = false // whoever calls for help is not asked to dial another way
-	}
+	r, emergency := request(from, q).Urgent(trunks.Emergency)
 	d := routes.Explain(r)
 	if emergency {
 		d.Steps = append([]call.Step{{
@@ -70,8 +66,13 @@ func candidates(trunks *trunk.Table, d call.Decision, number string) []call.Cand
 	}
 	for _, c := range order {
 		state := c.Trunk.Condition()
-		one := call.Candidate{Trunk: c.Trunk.Name(), Group: c.Group, State: state.State, Offered: c.Why == trunk.NotRefused, Reason: state.Reason}
-		if !one.Offered && one.Reason == "" {
+		one := call.Candidate{Trunk: c.Trunk.Name(), Group: c.Group, State: state.State, Reason: state.Reason}
+		switch {
+		case c.Tries > 0:
+			one.Reason = fmt.Sprintf("the group has %d tries, which those before it use up", c.Tries)
+		case c.Why == trunk.NotRefused:
+			one.Offered = true
+		case one.Reason == "":
 			one.Reason = c.Why.String()
 		}
 		list = append(list, one)

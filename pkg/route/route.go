@@ -41,6 +41,17 @@ func (r Request) Number() string {
 	return called
 }
 
+// Urgent looks whether the call is for help: the number in the Request-URI or, if that is none of
+// E.164 although it has to be, the one in To is among the emergency numbers. Whoever calls for
+// help is not asked to dial another way (T3).
+func (r Request) Urgent(isEmergency func(number string) bool) (Request, bool) {
+	if called := r.Plan.Normalise(r.Called); isEmergency(called) {
+		r.DemandE164 = false // or To would win
+		return r, true
+	}
+	return r, isEmergency(r.Number())
+}
+
 // Incomplete is not nil if the trunk has to give a number of E.164 and does not: the call
 // is answered with 484, and the error says why (T12, S20).
 func (r Request) Incomplete() error {

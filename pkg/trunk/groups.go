@@ -34,13 +34,13 @@ type GroupConfig struct {
 	Name     string   `yaml:"name" json:"name" required:"true" doc:"Name of the group, as routes use it."`
 	Trunks   []string `yaml:"trunks" json:"trunks,omitempty" doc:"Members with a weight of 1 each, all of one kind. Exactly one of trunks and members is given."`
 	Members  []Member `yaml:"members" json:"members,omitempty" doc:"Members with their weights, all of one kind. Exactly one of trunks and members is given."`
-	Strategy string   `yaml:"strategy" json:"strategy" enum:"round_robin,weighted,least_used,priority,random,hash" doc:"Which member a call tries first. round_robin: each in turn. weighted: in turn, as often as its weight says. least_used: the one with the fewest calls for its weight. priority: the first in the list. random: any, by weight. hash: by the called number, so that calls to one number take the same trunk as long as it can be used. Members that cannot be used lose their turn; degraded ones come after all others."`
-	Fallback string   `yaml:"fallback" json:"fallback,omitempty" doc:"Group that is tried when no member is left."`
+	Strategy string   `yaml:"strategy" json:"strategy" enum:"round_robin,weighted,least_used,priority,random,hash" doc:"Which member a call tries first. round_robin: each in turn. weighted: in turn, as often as its weight says. least_used: the one with the fewest calls for its weight. priority: the first in the list. random: any, by weight. hash: by the called number, so that calls to one number take the same trunk as long as it can be used. Members that cannot be used lose their turn; degraded ones come after all others. One that has just come back into service gets a tenth of its calls at first and all of them after 30s, as long as there are others."`
+	Fallback string   `yaml:"fallback" json:"fallback,omitempty" doc:"Group that is tried when no member is left, or no try. Its own tries, pause and lists hold then; at most 8 groups may stand behind each other."`
 	Adaptive bool     `yaml:"adaptive" json:"adaptive" doc:"Whether weights follow what members do: a member that answers less often, takes longer to ring or sounds worse than the others gets fewer calls, down to a tenth of its weight. For weighted, least_used and random."`
 
-	Tries     int           `yaml:"tries" json:"tries" range:"1-32" doc:"Most attempts of one call, those of fallback groups included."`
+	Tries     int           `yaml:"tries" json:"tries" range:"1-32" doc:"Most attempts of one call in the group, each target of a trunk being one."`
 	Pause     time.Duration `yaml:"pause" json:"pause" range:"0s-10s" doc:"Time between two attempts."`
-	Total     time.Duration `yaml:"total" json:"total" range:"0s-10m" doc:"Longest time from a call's first attempt to the start of its last; 0s is no bound."`
+	Total     time.Duration `yaml:"total" json:"total" range:"0s-10m" doc:"Longest time from a call's first attempt, in whatever group, to the start of its last in this one; 0s is no bound."`
 	RetrySIP  []CodeRange   `yaml:"retry_sip" json:"retry_sip,omitempty" doc:"SIP statuses, alone or as ranges, after which the next trunk is tried. Left out, 408 and 500-599; for platforms 408 and 503."`
 	RetryQ850 []CodeRange   `yaml:"retry_q850" json:"retry_q850,omitempty" doc:"Q.850 causes in a refusal's Reason header after which the next trunk is tried although its status is not in retry_sip; never after 3xx and 6xx. Left out, 1-5, 25, 27, 28, 31, 34, 38, 41, 42, 44, 46, 62, 63, 79, 91, 96, 97, 99, 100 and 103; for platforms none."`
 }

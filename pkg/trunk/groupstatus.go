@@ -72,6 +72,8 @@ type Candidate struct {
 	Group string
 	// Why it would be passed over: NotRefused if it would not.
 	Why Reason
+	// Tries of its group if those before it use them up when they fail; 0 if not.
+	Tries int
 }
 
 // Order tells in which order a call to a number would try the trunks of a group and of its
@@ -94,18 +96,22 @@ func (h Hunt) order(now time.Time) (list []Candidate) {
 	h.peek = true
 	first := h.group
 	for tr, ok := h.Next(now); ok; tr, ok = h.Next(now) {
-		list = append(list, Candidate{Trunk: tr, Group: h.group.name})
+		c := Candidate{Trunk: tr, Group: h.group.name}
+		if h.tries > h.policy.Tries {
+			c.Tries = h.policy.Tries
+		}
+		list = append(list, c)
 	}
 	for g := first; g != nil; g = g.fallback {
 		for i := range g.members {
 			m := &g.members[i]
-			if h.has(m.Trunk) {
+			if h.tried.has(m.Trunk) {
 				continue
 			}
-			h.mark(m.Trunk)
-			alone := g.glance(&Hunt{emergency: h.emergency}, now)
+			h.tried.add(m.Trunk)
+			alone := g.glance(&Hunt{peek: true, emergency: h.emergency}, now)
 			alone.at(m)
-			list = append(list, Candidate{Trunk: m.Trunk, Group: g.name, Why: alone.Hunt.why})
+			list = append(list, Candidate{Trunk: m.Trunk, Group: g.name, Why: alone.why})
 		}
 	}
 	return list

@@ -453,7 +453,7 @@ func TestSlowReturn(t *testing.T) {
 		}}, slow},
 		{"after the realm was down", nil, []event{down("x"), up, healthy(1)}, slow},
 		{"after draining", nil, []event{wanted(Draining), wait(time.Minute), wanted(InService)}, full},
-		{"degraded", nil, []event{called(5, target1, 503, 0)}, "1:1000 1:1000 1:1000 1:1000 1:1000 1:1000"},
+		{"degraded", nil, []event{called(5, target1, 503, 0)}, "2:1000 2:1000 2:1000 2:1000 2:1000 2:1000"},
 		{"out", nil, []event{unheard(5, target1)}, "-1:0 -1:0 -1:0 -1:0 -1:0 -1:0"},
 		{"drained", nil, []event{wanted(Draining)}, "-1:0 -1:0 -1:0 -1:0 -1:0 -1:0"},
 	} {

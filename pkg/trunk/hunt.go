@@ -2,6 +2,7 @@ package trunk
 
 import (
 	"math/rand/v2"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -130,25 +131,39 @@ const maxTrunks = 1024
 // Hunt is one call's way through the trunks of a group and its fallbacks. It belongs to one
 // goroutine, and allocates nothing.
 type Hunt struct {
+	// group where the hunt is, nil at its end, and policy that of the last one.
+	group  *group
 	policy *Policy
-	// group where the hunt is; nil at its end.
-	group *group
 	// begun is false until the first choice in group.
 	begun bool
 	// peek looks what a call would do, and takes nobody's turn.
 	peek      bool
 	emergency bool
 	number    uint64
-	tries     int
+	// tries in group so far.
+	tries int
 	// last is the index of the member that was chosen last, in group.
 	last int
-	// tried trunks, by their index in the table; any is false as long as there are none.
-	tried [maxTrunks / 64]uint64
-	any   bool
+	// tried trunks, and full ones that were counted as such.
+	tried, counted trunkSet
 
 	passed *Trunk
 	why    Reason
+	wait   time.Duration
 }
+
+// trunkSet has trunks by their index in the table.
+type trunkSet struct {
+	bits [maxTrunks / 64]uint64
+	any  bool // false as long as there is none
+}
+
+func (s *trunkSet) add(t *Trunk) {
+	s.bits[t.index/64] |= 1 << (t.index % 64)
+	s.any = true
+}
+
+func (s *trunkSet) has(t *Trunk) bool { return s.any && s.bits[t.index/64]>>(t.index%64)&1 != 0 }
 
 // noPolicy is that of a hunt that has nowhere to go.
 var noPolicy = &Policy{sip: new(codeSet), q850: new(codeSet)}
@@ -175,7 +190,7 @@ func (t *Table) hunt(g *group, number string) Hunt {
 	return h
 }
 
-// Policy is that of the group the hunt began in; fallbacks go by it too.
+// Policy is that of the group where the hunt is.
 func (h *Hunt) Policy() *Policy { return h.policy }
 
 // Emergency reports whether the call is held up by no limit (T3).
@@ -183,65 +198,81 @@ func (h *Hunt) Emergency() bool { return h.emergency }
 
 // Next hands out the next trunk that may take the call, as far as its state and its limits
 // tell, and counts a try. Acquire has the last word. ok is false when no trunk is left, or
-// no try. In-service members come before degraded ones, and a group before its fallback.
+// no try. In-service members come before those that are just coming back and degraded ones,
+// and a group, as often as its policy has it, before its fallback, which has tries of its own.
 func (h *Hunt) Next(now time.Time) (t *Trunk, ok bool) {
-	if h.Exhausted() {
-		return nil, false
-	}
 	for h.group != nil {
-		if i := h.group.choose(h, now); i >= 0 {
+		if i := h.choose(now); i >= 0 {
 			t = h.group.members[i].Trunk
 			h.begun, h.last = true, i
-			h.mark(t)
+			h.tried.add(t)
 			h.tries++
 			return t, true
 		}
 		h.group, h.begun, h.last = h.group.fallback, false, 0
+		if h.group != nil {
+			h.policy, h.tries = &h.group.policy, 0
+		}
 	}
 	return nil, false
 }
 
+// choose finds the next member of the group, or -1. Whoever only looks has tries without end.
+func (h *Hunt) choose(now time.Time) int {
+	if !h.peek && h.tries >= h.policy.Tries {
+		return -1
+	}
+	return h.group.choose(h, now)
+}
+
 // Again counts one more try of the trunk that Next has handed out, at another of its
-// targets. ok is false if there is no try left.
-func (h *Hunt) Again() (ok bool) {
-	if h.Exhausted() {
+// targets. ok is false if there is no try left for that: the group's last one is kept for
+// another of its trunks, if there is one. A carrier that is dead at all its targets must not
+// use them up.
+func (h *Hunt) Again(now time.Time) (ok bool) {
+	if h.tries >= h.policy.Tries || h.tries+1 == h.policy.Tries && h.more(now) {
 		return false
 	}
 	h.tries++
 	return true
 }
 
-// Untried takes back the try that Next has counted: the trunk has refused the slot. The
-// hunt goes on without that trunk.
-func (h *Hunt) Untried(t *Trunk, why Reason) {
-	h.tries--
-	h.pass(t, why)
+// more reports whether the group has another candidate. It takes nobody's turn.
+func (h *Hunt) more(now time.Time) bool {
+	ahead := *h
+	ahead.peek = true
+	return ahead.choose(now) >= 0
 }
 
-// Exhausted reports whether the policy's tries are used up.
-func (h *Hunt) Exhausted() bool { return h.tries >= h.policy.Tries && !h.peek }
+// Untried takes back the try that Next has counted: the trunk has refused the slot, or none was
+// asked for. The hunt goes on without that trunk.
+func (h *Hunt) Untried(t *Trunk, refused Refusal) {
+	h.tries--
+	h.pass(t, refused.Reason, refused.RetryAfter)
+}
 
 // PassedOver is the trunk that was nearest to being handed out and was not, and why; nil if
-// none was passed over.
-func (h *Hunt) PassedOver() (*Trunk, Reason) { return h.passed, h.why }
+// none was passed over. If limits were the reason, RetryAfter is when the first of those that
+// were passed over may take a call.
+func (h *Hunt) PassedOver() (*Trunk, Refusal) { return h.passed, Refusal{h.why, h.wait} }
 
-func (h *Hunt) mark(t *Trunk) {
-	h.tried[t.index/64] |= 1 << (t.index % 64)
-	h.any = true
-}
-
-func (h *Hunt) has(t *Trunk) bool { return h.tried[t.index/64]>>(t.index%64)&1 != 0 }
-
-func (h *Hunt) pass(t *Trunk, why Reason) {
+func (h *Hunt) pass(t *Trunk, why Reason, wait time.Duration) {
 	if why > h.why {
 		h.passed, h.why = t, why
+	}
+	if wait > 0 && (h.wait == 0 || wait < h.wait) {
+		h.wait = wait
 	}
 }
 
 // Tiers of candidates.
 const (
 	inService = iota
+	// returning: in service again for a short while, and this call is not among its share.
+	returning
 	degraded
+
+	tiers
 	none = -1
 )
 
@@ -252,57 +283,81 @@ type glance struct {
 	// since the epoch.
 	since time.Duration
 	// realm that was looked at last, and what it refuses.
-	realm *realm
-	why   Reason
+	realm   *realm
+	refused Refusal
+	// slowly: whoever is back gets its share of the calls by lot, since the strategy does not go
+	// by weights.
+	slowly bool
 }
 
 func (g *group) glance(h *Hunt, now time.Time) glance {
-	return glance{Hunt: h, now: now, since: now.Sub(g.epoch)}
+	return glance{Hunt: h, now: now, since: now.Sub(g.epoch), slowly: !weighs(g.strategy) && !h.peek}
 }
 
 // at says in which tier a member is for the call, and how much of its weight counts, in
 // thousandths.
 func (g *glance) at(m *member) (tier, permille int) {
-	if g.any && g.has(m.Trunk) {
+	if g.tried.has(m.Trunk) {
 		return none, 0
 	}
 	// The rule, and who is out, need no more than a look at the word.
 	switch word := m.health.word.Load(); word & wordMask {
 	case wordUnusable:
-		g.pass(m.Trunk, Unusable)
+		g.pass(m.Trunk, Unusable, 0)
 		return none, 0
 	case wordClosed:
-		g.pass(m.Trunk, Closed)
+		g.pass(m.Trunk, Closed, 0)
 		return none, 0
 	default:
 		if tier, permille = inService, full; word != wordInService {
 			tier, permille = m.health.usable(g.now)
+			if g.slowly && tier == inService && g.lot(m) >= permille {
+				tier = returning
+			}
 		}
 	}
 	if !g.emergency {
-		if why := g.limited(m); why != NotRefused {
-			g.pass(m.Trunk, why)
+		if refused := g.limited(m); refused.Reason != NotRefused {
+			g.refuse(m, refused)
 			return none, 0
 		}
 	}
 	return tier, permille
 }
 
+// lot of a member for the call, 0 to 999: a number keeps its own, so that in a hash group the
+// numbers come back one by one and for good (T8).
+func (g *glance) lot(m *member) int {
+	if g.group.strategy == Hash {
+		return int(mix(m.hash+g.number) % full)
+	}
+	return rand.IntN(full)
+}
+
+// refuse counts a member that has no slot for the call, once.
+func (g *glance) refuse(m *member, refused Refusal) {
+	g.pass(m.Trunk, refused.Reason, refused.RetryAfter)
+	if !g.peek && !g.counted.has(m.Trunk) {
+		g.counted.add(m.Trunk)
+		m.totals[Out].refused[refused.Reason].Add(1)
+	}
+}
+
 // limited says what limit is reached.
-func (g *glance) limited(m *member) Reason {
-	if why := m.quota.open(&m.limits, g.since); why != NotRefused {
-		return why
+func (g *glance) limited(m *member) Refusal {
+	if refused := m.quota.open(&m.limits, g.since); refused.Reason != NotRefused {
+		return refused
 	}
 	if m.realm != g.realm {
-		g.realm, g.why = m.realm, NotRefused
-		switch m.realm.quota.open(&m.realm.limits, g.since) {
+		g.realm, g.refused = m.realm, m.realm.quota.open(&m.realm.limits, g.since)
+		switch g.refused.Reason {
 		case Full:
-			g.why = RealmFull
+			g.refused.Reason = RealmFull
 		case RateExceeded:
-			g.why = RealmRateExceeded
+			g.refused.Reason = RealmRateExceeded
 		}
 	}
-	return g.why
+	return g.refused
 }
 
 // choose finds the member that takes the call next, or -1. The first choice of a call takes
@@ -339,22 +394,21 @@ func (g *group) took(h *Hunt, i int) {
 	}
 }
 
-// inOrder takes the first member from a place on, around the list.
+// inOrder takes the first member of the best tier from a place on, around the list.
 func (g *group) inOrder(h *Hunt, now time.Time, from int) int {
 	look := g.glance(h, now)
-	second := -1
+	chosen := nobody
 	for n := range g.members {
 		i := (from + n) % len(g.members)
-		switch tier, _ := look.at(&g.members[i]); tier {
-		case inService:
+		tier, _ := look.at(&g.members[i])
+		if tier == inService {
 			return i
-		case degraded:
-			if second < 0 {
-				second = i
-			}
+		}
+		if tier >= 0 && chosen[tier] < 0 {
+			chosen[tier] = i
 		}
 	}
-	return second
+	return first(chosen)
 }
 
 // survey fills shares with the weights of the members in the best tier that there is, 0 for
@@ -409,7 +463,7 @@ func (g *group) step(m *member) int64 { return period * full / max(1, g.weight(m
 // does not catch up.
 func (g *group) byTurn(h *Hunt, now time.Time) int {
 	look := g.glance(h, now)
-	chosen, due, steps := [...]int{-1, -1}, [2]int64{}, [2]int64{}
+	chosen, due, steps := nobody, [tiers]int64{}, [tiers]int64{}
 	for i := range g.members {
 		m := &g.members[i]
 		if chosen[inService] >= 0 && m.due >= due[inService] {
@@ -425,20 +479,22 @@ func (g *group) byTurn(h *Hunt, now time.Time) int {
 	if i < 0 || h.begun || h.peek {
 		return i
 	}
-	tier := inService
-	if chosen[inService] < 0 {
-		tier = degraded
-	}
-	g.turn(i, due[tier], steps[tier])
+	tier := slices.Index(chosen[:], i)
+	g.turn(i, due[tier], steps[tier], now)
 	return i
 }
 
 // turn gives a member its turn, and takes those that were due before.
-func (g *group) turn(chosen int, due, step int64) {
+func (g *group) turn(chosen int, due, step int64, now time.Time) {
 	g.clock = max(g.clock, due)
 	for i := range g.members {
-		if m := &g.members[i]; m.due < due {
+		m := &g.members[i]
+		switch most := g.clock + g.step(m); {
+		case m.due < due:
 			m.due = g.clock + g.step(m)/2
+		case m.due > most: // it had less weight when its turn was set
+			_, permille := m.health.usable(now)
+			m.due = min(m.due, g.clock+g.step(m)*full/int64(max(1, permille)))
 		}
 	}
 	g.members[chosen].due = due + step
@@ -454,7 +510,7 @@ func (g *group) turn(chosen int, due, step int64) {
 // take turns.
 func (g *group) leastUsed(h *Hunt, now time.Time) int {
 	look := g.glance(h, now)
-	chosen, calls, weights := [...]int{-1, -1}, [2]int64{}, [2]int64{}
+	chosen, calls, weights := nobody, [tiers]int64{}, [tiers]int64{}
 	for n := range g.members {
 		i := (n + g.next) % len(g.members)
 		m := &g.members[i]
@@ -476,12 +532,17 @@ func (g *group) leastUsed(h *Hunt, now time.Time) int {
 	return i
 }
 
-// first is what was chosen in service, or else among the degraded; -1 is nothing.
-func first(chosen [2]int) int {
-	if chosen[inService] >= 0 {
-		return chosen[inService]
+// nobody is chosen in any tier.
+var nobody = [tiers]int{none, none, none}
+
+// first is what was chosen in the best tier, or none.
+func first(chosen [tiers]int) int {
+	for _, i := range chosen {
+		if i >= 0 {
+			return i
+		}
 	}
-	return chosen[degraded]
+	return none
 }
 
 // draws before all members are looked at. Mostly the first one can be used.
@@ -546,7 +607,7 @@ func heaviest(shares []int64) (at int) {
 // highest wins. What happens to other members moves no call (T8).
 func (g *group) byNumber(h *Hunt, now time.Time) int {
 	look := g.glance(h, now)
-	chosen, highest := [...]int{-1, -1}, [2]uint64{}
+	chosen, highest := nobody, [tiers]uint64{}
 	for i := range g.members {
 		m := &g.members[i]
 		lot := mix(m.hash ^ h.number)

@@ -231,6 +231,103 @@ func TestReturnDoesNotCatchUp(t *testing.T) {
 	})
 }
 
+// back has a trunk come back into service now, as after probes.
+func back(tr *Trunk) {
+	tr.health.do(func(m *machine, now time.Time) { m.comeback, m.dirty = now, true })
+}
+
+// T2: a trunk that is back gets a tenth of its calls at first and all of them after 30 s, by
+// whatever strategy; if there is no other it gets all at once.
+func TestReturnIsSlow(t *testing.T) {
+	const n = 3000
+	for _, strategy := range strategies {
+		synctest.Test(t, func(t *testing.T) {
+			table := newTable(t, letters("ab"), goodGroup("g", strategy, "a", "b"), goodGroup("alone", strategy, "a"))
+			calls := func(group string) (ofA int) {
+				for i := range n {
+					h := table.Hunt(group, fmt.Sprint("+4930", i))
+					if tr, ok := h.Next(time.Now()); ok && tr.Name() == "a" {
+						ofA++
+					}
+				}
+				return ofA
+			}
+			before := calls("g")
+			back(table.Trunk("a"))
+			if strategy != LeastUsed { // without calls that last a is as little used as b
+				if got := calls("g"); got < before/25 || got > before/4 {
+					t.Errorf("%s: a is just back and gets %d calls of %d, it had %d", strategy, got, n, before)
+				}
+			}
+			if got := calls("alone"); got != n {
+				t.Errorf("%s: a is the only one and gets %d calls of %d", strategy, got, n)
+			}
+			time.Sleep(rampTime + time.Second)
+			if got := calls("g"); got < before-n/20 || got > before+n/20 {
+				t.Errorf("%s: a is fully back and gets %d calls of %d, it had %d", strategy, got, n, before)
+			}
+		})
+	}
+}
+
+// T8: while a trunk of a hash group comes back its numbers go back to it one by one, and for good.
+func TestNumbersComeBackForGood(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		table := newTable(t, letters("ab"), goodGroup("g", Hash, "a", "b"))
+		back(table.Trunk("a"))
+		before, there := 0, map[string]bool{}
+		for range int(rampTime/time.Second) + 1 {
+			for i := range 200 {
+				number := fmt.Sprint("+4930", i)
+				h := table.Hunt("g", number)
+				if tr, _ := h.Next(time.Now()); tr.Name() == "a" {
+					there[number] = true
+				} else if there[number] {
+					t.Fatalf("%s was back at a, and went to b again", number)
+				}
+			}
+			if len(there) < before {
+				t.Error("numbers left")
+			}
+			before = len(there)
+			time.Sleep(time.Second)
+		}
+		if before < 70 || before > 130 {
+			t.Errorf("%d of 200 numbers are back at a", before)
+		}
+	})
+}
+
+// T2: turns are exact again as soon as a trunk is fully back, however few calls come; the same
+// goes for one that a reload has given more weight.
+func TestTurnsFollowTheWeight(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		table := newTable(t, letters("ab"), weighted(Weighted, Member{"a", 5}, Member{"b", 2}))
+		firsts(t, table, 3)
+		back(table.Trunk("b"))
+		for range 4 {
+			firsts(t, table, 1)
+			time.Sleep(10 * time.Second)
+		}
+		calls := firsts(t, table, 70)
+		for i := range len(calls) - 7 {
+			if n := strings.Count(calls[i:i+7], "a"); n != 5 {
+				t.Fatalf("calls %d to %d: %s", i, i+6, calls[i:i+7])
+			}
+		}
+
+		few := newTable(t, letters("ab"), weighted(Weighted, Member{"a", 1000}, Member{"b", 1}))
+		firsts(t, few, 1500)
+		next, err := New(Configs{Trunks: letters("ab"), Groups: []GroupConfig{weighted(Weighted, Member{"a", 1000}, Member{"b", 1000})}}, few)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if calls := firsts(t, next, 20); strings.Count(calls, "b") < 9 {
+			t.Errorf("b has as much weight as a now: %s", calls)
+		}
+	})
+}
+
 // The clock of weighted turns is put back before it overflows, and nobody notices.
 func TestWeightedForever(t *testing.T) {
 	table := newTable(t, letters("ab"), weighted(Weighted, Member{"a", 5}, Member{"b", 2}))
@@ -332,8 +429,8 @@ func TestHash(t *testing.T) {
 	})
 }
 
-// T2: a group's members come before its fallback's, each trunk once; the tries of the first
-// group bound them all.
+// T2, T7: a group's members come before its fallback's, each trunk once; each group has its own
+// tries.
 func TestFallback(t *testing.T) {
 	g, h, i := goodGroup("g", RoundRobin, "a", "b"), goodGroup("h", Priority, "b", "c"), goodGroup("i", Priority, "d")
 	g.Fallback, h.Fallback, g.Tries = "h", "i", 32
@@ -349,24 +446,57 @@ func TestFallback(t *testing.T) {
 		t.Errorf("only the fallbacks are left: %s", got)
 	}
 
-	g.Tries = 3
-	few := newTable(t, letters("abcd"), g, h, i)
-	hunt := few.Hunt("g", "")
-	now := time.Now()
+	g, h = goodGroup("g", Priority, "a", "b", "c"), goodGroup("h", Priority, "a", "d", "e")
+	g.Fallback, g.Tries, h.Tries = "h", 2, 1
+	few := newTable(t, letters("abcde"), g, h)
+	hunt, now := few.Hunt("g", ""), time.Now()
 	for _, want := range []string{"a", "b"} {
-		if tr, ok := hunt.Next(now); !ok || tr.Name() != want || hunt.Exhausted() {
+		if tr, ok := hunt.Next(now); !ok || tr.Name() != want || hunt.Policy().Tries != 2 {
 			t.Errorf("got %s, want %s", tr.Name(), want)
 		}
 	}
-	hunt.Untried(few.Trunk("b"), Full) // it was full in the moment
+	hunt.Untried(few.Trunk("b"), Refusal{Reason: Full}) // it was full in the moment
 	if tr, ok := hunt.Next(now); !ok || tr.Name() != "c" {
 		t.Errorf("got %s, want c", tr.Name())
 	}
-	if !hunt.Again() { // at another of c's targets
-		t.Error("one try is left")
+	if hunt.Again(now) {
+		t.Error("a third try in g")
 	}
-	if tr, ok := hunt.Next(now); ok || hunt.Again() || !hunt.Exhausted() {
-		t.Errorf("a fourth try at %s", tr.Name())
+	if tr, ok := hunt.Next(now); !ok || tr.Name() != "d" || hunt.Policy().Tries != 1 {
+		t.Errorf("got %s, want d", tr.Name())
+	}
+	if tr, ok := hunt.Next(now); ok || hunt.Again(now) {
+		t.Errorf("a second try in h: %s", tr.Name())
+	}
+}
+
+// T7, T9: a trunk's other targets get the group's tries but for the last one, which is kept for
+// another trunk; to see whether there is one takes nobody's turn.
+func TestAgain(t *testing.T) {
+	g, h := goodGroup("g", Priority, "a"), goodGroup("h", RoundRobin, "x", "y")
+	g.Fallback = "h"
+	table := newTable(t, letters("abxy"), g, h, goodGroup("two", Priority, "a", "b"))
+	now := time.Now()
+	var others string
+	for range 4 {
+		hunt := table.Hunt("g", "")
+		hunt.Next(now)
+		if !hunt.Again(now) || !hunt.Again(now) || hunt.Again(now) {
+			t.Error("a alone has 3 tries")
+		}
+		tr, _ := hunt.Next(now)
+		others += tr.Name()
+	}
+	if others != "xyxy" {
+		t.Errorf("the fallback's turns: %s, want xyxy", others)
+	}
+	hunt := table.Hunt("two", "")
+	hunt.Next(now)
+	if !hunt.Again(now) || hunt.Again(now) {
+		t.Error("want a second try of a, and the third kept for b")
+	}
+	if tr, ok := hunt.Next(now); !ok || tr.Name() != "b" {
+		t.Errorf("got %s, want b", tr.Name())
 	}
 }
 
@@ -379,17 +509,17 @@ func TestUntried(t *testing.T) {
 		table := newTable(t, letters("ab"), g)
 		h := table.Hunt("g", "")
 		first, _ := h.Next(time.Now())
-		h.Untried(first, Full)
+		h.Untried(first, Refusal{Full, time.Minute})
 		second, ok := h.Next(time.Now())
 		if !ok || second == first {
 			t.Fatalf("%s: after %s came %s", strategy, first.Name(), second.Name())
 		}
-		h.Untried(second, RateExceeded)
-		if tr, ok := h.Next(time.Now()); ok || h.Exhausted() {
-			t.Errorf("%s: %s was handed out, tries are used up: %t", strategy, tr.Name(), h.Exhausted())
+		h.Untried(second, Refusal{RateExceeded, time.Second})
+		if tr, ok := h.Next(time.Now()); ok {
+			t.Errorf("%s: %s was handed out", strategy, tr.Name())
 		}
-		if tr, why := h.PassedOver(); tr != first || why != Full {
-			t.Errorf("%s: %s was passed over as %s", strategy, tr.Name(), why)
+		if tr, why := h.PassedOver(); tr != first || why != (Refusal{Full, time.Second}) {
+			t.Errorf("%s: %s was passed over as %+v", strategy, tr.Name(), why)
 		}
 	}
 }

@@ -161,13 +161,10 @@ func (b *bucket) give(l *limits) {
 	}
 }
 
-// ready reports whether take would let a call in.
-func (b *bucket) ready(l *limits, now time.Duration) bool {
-	if l.every == 0 {
-		return true
-	}
+// early is how long take would have a call wait that comes now; not above 0 is not at all.
+func (b *bucket) early(l *limits, now time.Duration) time.Duration {
 	_, early := l.next(time.Duration(b.due.Load()), now)
-	return early <= 0
+	return early
 }
 
 // Acquire takes a slot for one call. Without one there is a refusal with its reason, which
@@ -216,12 +213,14 @@ func (t *Trunk) admit(dir Direction, emergency bool, now time.Duration) Refusal 
 }
 
 // open says what would refuse a call out now: Full, RateExceeded or nothing.
-func (q *quota) open(l *limits, now time.Duration) Reason {
+func (q *quota) open(l *limits, now time.Duration) Refusal {
 	if q.full(l) {
-		return Full
+		return Refusal{Full, retryAfter}
 	}
-	if l.every != 0 && !q.buckets[Out].ready(l, now) {
-		return RateExceeded
+	if l.every != 0 {
+		if early := q.buckets[Out].early(l, now); early > 0 {
+			return Refusal{RateExceeded, early}
+		}
 	}
-	return NotRefused
+	return Refusal{}
 }

@@ -3,6 +3,7 @@ package trunk
 import (
 	"encoding/binary"
 	"fmt"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -121,6 +122,14 @@ func TestSlotsNeverLeak(t *testing.T) {
 				for q, want := range used {
 					if in, out := q.active(); in != want[In] || out != want[Out] {
 						t.Fatalf("active %d in and %d out, want %v", in, out, want)
+					}
+				}
+				// A trunk that was away and is back has the calls that it has: by name, not by quota.
+				for _, tr := range table.All() {
+					of := func(s slot) bool { return s.Name() != tr.Name() }
+					in, out := tr.quota.active()
+					if want := len(slices.DeleteFunc(slices.Clone(held), of)); in+out != want {
+						t.Fatalf("%s has %d calls in and %d out, want %d", tr.Name(), in, out, want)
 					}
 				}
 			},
@@ -296,8 +305,8 @@ func TestRealmLimits(t *testing.T) {
 		if tr, ok := h.Next(time.Now()); ok {
 			t.Errorf("%s is handed out although its realm is full", tr.Name())
 		}
-		if tr, why := h.PassedOver(); tr.Name() != "a" || why != RealmFull {
-			t.Errorf("%s was passed over as %s", tr.Name(), why)
+		if tr, why := h.PassedOver(); tr.Name() != "a" || why.Reason != RealmFull {
+			t.Errorf("%s was passed over as %+v", tr.Name(), why)
 		}
 		h = table.Hunt("g", "112")
 		for _, name := range []string{"a", "b"} {
@@ -311,8 +320,51 @@ func TestRealmLimits(t *testing.T) {
 			t.Errorf("%d calls in the realm, want 5", in+out)
 		}
 		refused := table.Trunk("a").Status()
-		if refused.In.Refused["realm-rate"] != 1 || refused.In.Refused["rate"] != 1 || refused.Out.Refused["realm-full"] != 1 {
+		if refused.In.Refused["realm-rate"] != 1 || refused.In.Refused["rate"] != 1 || refused.Out.Refused["realm-full"] != 2 {
 			t.Errorf("refusals %v in, %v out", refused.In.Refused, refused.Out.Refused)
+		}
+	})
+}
+
+// T3, T4: what a call out passes over for its limits is counted, once a call, and the platform can
+// be told when the first of them takes another.
+func TestPassedOver(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		trunks := letters("abcd")
+		trunks[0].MaxRate, trunks[1].MaxRate, trunks[2].MaxCalls = rate("1/1h"), rate("1/10m"), 1
+		g := goodGroup("g", Priority, "a", "b", "c", "d")
+		table := newTable(t, trunks, g, goodGroup("slow", Priority, "a", "b"))
+		for _, name := range []string{"a", "b", "c"} {
+			if _, refusal := table.Trunk(name).Acquire(Out, false); refusal.Reason != NotRefused {
+				t.Fatalf("%s: %+v", name, refusal)
+			}
+		}
+		time.Sleep(time.Minute)
+		h := table.Hunt("g", "")
+		if tr, ok := h.Next(time.Now()); !ok || tr.Name() != "d" {
+			t.Errorf("got %s, want d", tr.Name())
+		}
+		if _, ok := h.Next(time.Now()); ok {
+			t.Error("a trunk that has no slot was handed out")
+		}
+		if tr, why := h.PassedOver(); tr.Name() != "c" || why != (Refusal{Full, retryAfter}) {
+			t.Errorf("%s was passed over: %+v", tr.Name(), why)
+		}
+		for name, reason := range map[string]string{"a": "rate", "b": "rate", "c": "full"} {
+			if got := table.Trunk(name).Status().Out.Refused[reason]; got != 1 {
+				t.Errorf("%s refused %d calls as %s, want 1", name, got, reason)
+			}
+		}
+		h = table.Hunt("slow", "")
+		if tr, ok := h.Next(time.Now()); ok {
+			t.Errorf("%s was handed out", tr.Name())
+		}
+		if tr, why := h.PassedOver(); tr.Name() != "a" || why != (Refusal{RateExceeded, 9 * time.Minute}) {
+			t.Errorf("%s was passed over: %+v", tr.Name(), why)
+		}
+		table.Order("g", "")
+		if got := table.Trunk("c").Status().Out.Refused["full"]; got != 1 {
+			t.Errorf("a look was counted as a call: %d", got)
 		}
 	})
 }
@@ -335,7 +387,7 @@ func FuzzBucket(f *testing.F) {
 		var taken []time.Duration
 		for ; len(gaps) >= 2 && len(taken) < 200; gaps = gaps[2:] {
 			now += time.Duration(binary.BigEndian.Uint16(gaps)) * max(1, l.every/1024)
-			ready := b.ready(&l, now)
+			ready := l.every == 0 || b.early(&l, now) <= 0
 			wait, ok := b.take(&l, now)
 			if ok != ready {
 				t.Fatalf("ready %t, taken %t", ready, ok)
@@ -344,7 +396,7 @@ func FuzzBucket(f *testing.F) {
 				taken = append(taken, now)
 				continue
 			}
-			if wait <= 0 || b.ready(&l, now+wait-1) || !b.ready(&l, now+wait) {
+			if wait <= 0 || b.early(&l, now+wait-1) != 1 || b.early(&l, now+wait) > 0 {
 				t.Fatalf("%s is not when the next one may come", wait)
 			}
 		}

@@ -179,7 +179,7 @@ func (h *health) partly(now time.Time) (tier, share int) {
 	case wordUnusable, wordClosed:
 		return -1, 0
 	case wordDegraded:
-		tier = 1
+		tier = degraded
 	}
 	if comeback := int64(word >> wordBits); comeback != 0 {
 		if gone := now.UnixMilli() - comeback; gone < rampTime.Milliseconds() {

@@ -35,10 +35,13 @@ type Table struct {
 	singles   []group
 	realms    map[string]*realm
 	emergency map[string]bool
-	epoch     time.Time
-	news      *news
-	names     *names
-	adapting  *adapting
+	// departed are states of trunks that former configs had and that still have calls: a trunk
+	// that comes back goes on with its slots (T3).
+	departed map[string]*state
+	epoch    time.Time
+	news     *news
+	names    *names
+	adapting *adapting
 }
 
 type peer struct {
@@ -86,12 +89,14 @@ func New(c Configs, former *Table) (*Table, error) {
 			return nil, fmt.Errorf("trunk %q: %w", config.Name, err)
 		}
 	}
+	t.departed = former.left(t.byName)
 	t.names.mu.Lock()
 	t.locate("")
 	t.names.mu.Unlock()
 	for _, tr := range t.trunks {
 		if tr.state == nil {
-			tr.state = &state{quota: newQuota(), health: newHealth(tr.settings(), now)}
+			tr.state = former.departed[tr.Name()].again()
+			tr.health = newHealth(tr.settings(), now)
 			tr.health.asr = tr.state.answers
 			t.place(tr, now)
 		}
@@ -107,6 +112,23 @@ func New(c Configs, former *Table) (*Table, error) {
 		return nil, err
 	}
 	return t, nil
+}
+
+// left are the states that go on without a trunk among those that there are now.
+func (t *Table) left(now map[string]*Trunk) map[string]*state {
+	list := make(map[string]*state)
+	keep := func(name string, s *state) {
+		if in, out := s.quota.active(); now[name] == nil && in+out > 0 {
+			list[name] = s
+		}
+	}
+	for name, s := range t.departed {
+		keep(name, s)
+	}
+	for name, tr := range t.byName {
+		keep(name, tr.state)
+	}
+	return list
 }
 
 // realmOf finds a realm, or makes it without limits.

@@ -44,8 +44,17 @@ type Trunk struct {
 // state is what a trunk has over all generations of the config that it is in.
 type state struct {
 	quota  *quota
-	totals [2]totals
+	totals *[2]totals
 	health *health
+}
+
+// again is the state of a trunk that was away: its running calls count, and nothing is known of
+// its health. Nil is that of one that was never there.
+func (s *state) again() *state {
+	if s == nil {
+		return &state{quota: newQuota(), totals: new([2]totals)}
+	}
+	return &state{quota: s.quota, totals: s.totals}
 }
 
 // Name of the trunk. A nil Trunk, which is what ByPeer has for a stranger, has none.
