@@ -285,13 +285,13 @@ type glance struct {
 	// realm that was looked at last, and what it refuses.
 	realm   *realm
 	refused Refusal
-	// slowly: whoever is back gets its share of the calls by lot, since the strategy does not go
-	// by weights.
+	// slowly: whoever is back gets its share of the calls by lot, since the strategy shares them
+	// and does not go by weights.
 	slowly bool
 }
 
 func (g *group) glance(h *Hunt, now time.Time) glance {
-	return glance{Hunt: h, now: now, since: now.Sub(g.epoch), slowly: !weighs(g.strategy) && !h.peek}
+	return glance{Hunt: h, now: now, since: now.Sub(g.epoch), slowly: (g.strategy == RoundRobin || g.strategy == Hash) && !h.peek}
 }
 
 // at says in which tier a member is for the call, and how much of its weight counts, in

@@ -20,7 +20,7 @@ import (
 )
 
 // frame is the part of the config that stories are not about.
-var frame = template.Must(template.New("gateway").Parse(`node: lab
+var frame = template.Must(template.New("gateway").Parse(`node: {{.Node}}
 engine: auto
 pins: none
 realms:
@@ -44,10 +44,11 @@ cdr: {file: {{.CDR}}, max_size_mb: 100, keep: 2}
 func (s *stage) config(ts *testscript.TestScript, file string) ([]byte, error) {
 	var out bytes.Buffer
 	err := frame.Execute(&out, struct {
+		Node        string
 		Realms      []netlab.Realm
 		More        map[string][]string
 		Socket, CDR string
-	}{netlab.Realms(), s.realms, s.AdminSocket(), s.CDRFile()})
+	}{s.ID(), netlab.Realms(), s.realms, s.AdminSocket(), s.CDRFile()})
 	if err != nil {
 		return nil, err
 	}
