@@ -88,7 +88,7 @@ type serverTx struct {
 	fsm *sip.ServerTx
 	req *message
 	to  netip.AddrPort
-	// leg that the request belongs to; never nil.
+	// leg that the request belongs to; nil for a REGISTER alone.
 	leg *leg
 
 	last   atomic.Pointer[[]byte] // the response that a retransmission gets again

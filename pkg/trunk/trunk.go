@@ -46,6 +46,9 @@ type state struct {
 	quota  *quota
 	totals [2]totals
 	health *health
+
+	// registers bounds REGISTER requests. Times count from the epoch on, so a zero bucket has room.
+	registers bucket
 }
 
 // Name of the trunk. A nil Trunk, which is what ByPeer has for a stranger, has none.
