@@ -52,7 +52,8 @@ type TrunkDirection struct {
 	Attempts uint64 `json:"attempts"`
 	Answers  uint64 `json:"answers"`
 	Failures uint64 `json:"failures"`
-	// Refused counts calls that limits or the trunk's state held up, by reason.
+	// Refused counts calls that limits or the trunk's state held up, by reason, and as
+	// "register-rate" REGISTER requests.
 	Refused map[string]uint64 `json:"refused,omitempty"`
 	Recent  TrunkWindow       `json:"recent"`
 }

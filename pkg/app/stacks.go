@@ -137,7 +137,7 @@ func (d *daemon) serveSIP(ctx context.Context, stack *sipua.Stack, realm string)
 func (d *daemon) listen(n realm.Network, device string) (*sipua.Stack, error) {
 	stack, err := sipua.Listen(sipua.Config{
 		Realm: n.Name, Listen: n.SIPAddr(), Device: device, DSCP: n.SIPDSCP, Priority: n.SIPPCP, UserAgent: "Tandem/" + d.version,
-		Peer: d.peerKind(n.Name), Handler: ingress{n.Name, d.gateway}, Log: d.log.With("realm", n.Name),
+		Peer: d.peerKind(n.Name), Register: d.registers(n.Name), Handler: ingress{n.Name, d.gateway}, Log: d.log.With("realm", n.Name),
 	})
 	if err != nil {
 		return nil, err
@@ -155,13 +155,30 @@ type ingress struct {
 // Invite implements sipua.Handler.
 func (i ingress) Invite(leg call.Leg, invite call.Invite) { i.gateway.Invite(i.realm, leg, invite) }
 
+// trunkOf is the trunk that has a source, in the config or still with calls; nil is none.
+func (d *daemon) trunkOf(realm string, src netip.Addr) *trunk.Trunk {
+	if t := d.trunks().ByPeer(realm, src); t != nil {
+		return t
+	}
+	return d.leaving.of(realm, src)
+}
+
+// registers holds REGISTER requests to the limit of their trunk (T5).
+func (d *daemon) registers(realm string) func(netip.Addr) (time.Duration, bool) {
+	return func(src netip.Addr) (wait time.Duration, limited bool) {
+		t := d.trunkOf(realm, src)
+		if t == nil || !t.LimitsRegister() {
+			return 0, false
+		}
+		wait, _ = t.Register(time.Now())
+		return wait, true
+	}
+}
+
 // peerKind admits the sources that are trunks of the realm.
 func (d *daemon) peerKind(realm string) func(netip.Addr) sipua.PeerKind {
 	return func(src netip.Addr) sipua.PeerKind {
-		t := d.trunks().ByPeer(realm, src)
-		if t == nil {
-			t = d.leaving.of(realm, src)
-		}
+		t := d.trunkOf(realm, src)
 		switch {
 		case t == nil:
 			return sipua.PeerUnknown

@@ -39,7 +39,7 @@ var (
 	trunkChanges = counter("trunk_state_changes_total", "Changes of a trunk's state.", "trunk", "realm")
 	trunkMaxRate = gauge("trunk_max_calls_per_second", "Limit on a trunk's new calls, each direction by itself; 0 is none.", "trunk", "realm")
 	trunkRefused = counter("trunk_refused_total",
-		"Calls that limits or the state of a trunk held up: those in got 503, those out went by another trunk.", "trunk", "realm", "direction", "reason")
+		"Calls that limits or the state of a trunk held up: those in got 503, those out went by another trunk. With reason register-rate REGISTER requests.", "trunk", "realm", "direction", "reason")
 	trunkASR = gauge("trunk_asr_ratio",
 		"Answered ones of the attempts in health_window whose outcome is known (ITU-T E.425); no sample without any.", "trunk", "realm", "direction")
 	trunkNER = gauge("trunk_ner_ratio",

@@ -3,8 +3,9 @@ package metrics
 // trunkStates are all there are (T1).
 var trunkStates = []string{"in-service", "degraded", "probing", "out-of-service", "draining"}
 
-// refusals are all reasons why a trunk has no slot for a call (T3, T4).
-var refusals = []string{"full", "realm-full", "rate", "realm-rate", "closed"}
+// refusals are all reasons why a trunk has no slot for a call (T3, T4), and the one of
+// REGISTER requests (T5).
+var refusals = []string{"full", "realm-full", "rate", "realm-rate", "closed", "register-rate"}
 
 func (c *Collector) trunks(e emitter) {
 	if c.sources.Trunks == nil {

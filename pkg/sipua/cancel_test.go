@@ -3,9 +3,15 @@ package sipua
 import (
 	"context"
 	"fmt"
+	"net/netip"
+	"os"
 	"strings"
+	"sync/atomic"
+	"syscall"
 	"testing"
 	"time"
+
+	"golang.org/x/sys/unix"
 
 	"github.com/tandem-sbc/tandem/pkg/call"
 )
@@ -43,6 +49,50 @@ func TestCancel(t *testing.T) {
 		t.Errorf("after %s: %s", time.Since(start), b)
 	}
 	proxy.silence(testT1)
+}
+
+// S7: the tunnel is down, or a queue is full, at the moment of CANCEL. Timer E repeats it: the
+// callee rings no longer than the way is gone, and the call ends as any that is cancelled.
+func TestCancelThatCouldNotBeSent(t *testing.T) {
+	for _, errno := range []syscall.Errno{unix.ENETUNREACH, unix.EHOSTUNREACH, unix.ENOBUFS} {
+		t.Run(errno.Error(), func(t *testing.T) {
+			r := newRig(t)
+			var refused atomic.Pointer[time.Time] // the first CANCEL
+			// Before anything is sent, so before anybody else looks.
+			transmit := r.stack.transmit
+			r.stack.transmit = func(b []byte, to netip.AddrPort) error {
+				now := time.Now()
+				if strings.HasPrefix(string(b), methodCancel) && refused.CompareAndSwap(nil, &now) {
+					return os.NewSyscallError("sendto", errno)
+				}
+				return transmit(b, to)
+			}
+			p := r.peer("127.0.0.2")
+			l, invite := r.dial(p)
+			p.send(p.answer(invite, 180, "callee", ""))
+			event[call.Progressed](t, l)
+			done := make(chan struct{})
+			go func() { closeLeg(t, l, hangup); close(done) }()
+			cancel := p.want("CANCEL")
+			if took := time.Since(*refused.Load()); took < testT1 || cancel.via.Text != invite.via.Text {
+				t.Errorf("after %s: CANCEL with Via %q", took, cancel.via.Text)
+			}
+			select {
+			case <-done:
+				t.Error("the leg ended before its INVITE")
+			default:
+			}
+			p.send(p.answer(cancel, 200, "callee", ""))
+			p.send(p.answer(invite, 487, "callee", ""))
+			p.want("ACK")
+			<-done
+			noEvent(t, l)
+			p.silence(4 * testT1)
+			if st := r.stack.Stats(); st.Legs != 0 || st.SendErrors != 1 {
+				t.Errorf("%d legs, %d errors of sending", st.Legs, st.SendErrors)
+			}
+		})
+	}
 }
 
 // A 2xx that crosses our CANCEL is acknowledged and ended with BYE: else the callee

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"log/slog"
 	"net/netip"
+	"time"
 
 	"github.com/tandem-sbc/tandem/pkg/call"
 )
@@ -45,6 +46,11 @@ type Config struct {
 	// Peer admits a source address (S13). It is called for each datagram, so it
 	// has to be fast, and from several goroutines.
 	Peer func(netip.Addr) PeerKind
+	// Register, unless nil, says how long the source of a REGISTER has to wait with it, 0 if
+	// it may come now (T5). It is called once for a request that may come, however often that
+	// is repeated, and each time for one that may not. limited is false for a source that may
+	// send any number.
+	Register func(netip.Addr) (wait time.Duration, limited bool)
 	// Handler takes inbound INVITEs.
 	Handler Handler
 	Log     *slog.Logger

@@ -6,6 +6,7 @@ import (
 	"log/slog"
 	"net/netip"
 	"strconv"
+	"time"
 )
 
 // receive takes one datagram from a known source.
@@ -70,6 +71,10 @@ func (s *Stack) receiveRequest(m *message) {
 		invited.leg.cancelled(invited, m)
 		return
 	}
+	if m.method == methodRegister && s.cfg.Register != nil {
+		s.registered(m)
+		return
+	}
 	if f := s.screen(m); f != nil {
 		s.refuse(m, f)
 		return
@@ -114,11 +119,39 @@ func (s *Stack) receiveACK(m *message) {
 // refuse answers a request without keeping any state of it (RFC 3261 section
 // 8.2.7): a retransmission gets the same answer, tag included.
 func (s *Stack) refuse(m *message, f *fault) {
-	b := s.appendResponse(make([]byte, 0, 768), m, f.status, f.phrase, s.statelessTag(m))
-	b = append(b, f.extra...)
-	b = appendBody(b, nil)
 	s.count.response(f.status, false)
-	_ = s.write(b, m.replyTo()) // the peer will ask again
+	_ = s.write(s.refusal(m, f), m.replyTo()) // the peer will ask again
+}
+
+func (s *Stack) refusal(m *message, f *fault) []byte {
+	b := s.appendResponse(make([]byte, 0, 768), m, f.status, f.phrase, s.statelessTag(m))
+	return appendBody(append(b, f.extra...), nil)
+}
+
+// registered answers a REGISTER: there is no registrar, but there is a limit (T5).
+func (s *Stack) registered(m *message) {
+	wait, limited := s.cfg.Register(m.src.Addr())
+	switch {
+	case wait > 0:
+		// Nothing is kept of it: after an outage all phones come at once, and must not take
+		// the transactions that calls need. Repeated it may find room.
+		s.refuse(m, tooMany(wait))
+	case limited:
+		tx, ok := s.serve(m, nil)
+		if !ok {
+			s.refuse(m, overloaded)
+			return
+		}
+		tx.respond(notAllowed.status, s.refusal(m, notAllowed))
+	default:
+		s.refuse(m, notAllowed)
+	}
+}
+
+// tooMany has a peer wait, an hour at most: by then the limit may be another.
+func tooMany(wait time.Duration) *fault {
+	seconds := (min(wait, time.Hour) + time.Second - 1) / time.Second
+	return &fault{status: 503, phrase: "Service Unavailable", extra: "Retry-After: " + strconv.Itoa(int(seconds)) + "\r\n"}
 }
 
 // tagSeed makes the tags of stateless answers unguessable.

@@ -3,8 +3,11 @@ package sipua
 import (
 	"fmt"
 	"net/netip"
+	"slices"
 	"strings"
+	"sync/atomic"
 	"testing"
+	"time"
 
 	"github.com/tandem-sbc/tandem/pkg/call"
 )
@@ -90,6 +93,80 @@ func TestScreen(t *testing.T) {
 	}
 	if st := r.stack.Stats(); st.Legs != 0 || st.Transactions != 0 {
 		t.Errorf("%d legs, %d transactions kept", st.Legs, st.Transactions)
+	}
+}
+
+// T5: REGISTER requests of a source that has a limit are counted, each once however often it is
+// repeated; within the limit they get what S3 says, beyond it 503 with Retry-After, in whole
+// seconds and not longer than an hour. A source without a limit leaves nothing behind.
+func TestRegister(t *testing.T) {
+	// The next answers; a limit is asked on the reader's goroutine.
+	waits := make(chan time.Duration, 16)
+	var asked atomic.Int32
+	r := newRigIn(t, here, func(c *Config) {
+		c.Register = func(src netip.Addr) (time.Duration, bool) {
+			if src != netip.MustParseAddr("127.0.0.2") {
+				return 0, false
+			}
+			asked.Add(1)
+			return <-waits, true
+		}
+	})
+	p := r.peer("127.0.0.2")
+	again := func(c *caller, text string) {
+		t.Helper()
+		c.send(text)
+		if b := c.read(patience); c.seen[string(b)] != 2 {
+			t.Errorf("another answer the second time: %s", b)
+		}
+	}
+	for _, row := range []struct {
+		wait       time.Duration
+		status     string
+		retryAfter string
+	}{
+		{0, "405", ""},
+		{1, "503", "1"},
+		{time.Second, "503", "1"},
+		{6100 * time.Millisecond, "503", "7"},
+		{24 * time.Hour, "503", "3600"},
+		{0, "405", ""},
+	} {
+		c := p.caller()
+		text := c.request(methodRegister, "")
+		before := asked.Load()
+		waits <- row.wait
+		c.send(text)
+		m := c.want(row.status)
+		if got := m.value(fRetryAfter); got != row.retryAfter || m.toTag == "" {
+			t.Errorf("to wait %s: Retry-After %q, want %q; tag %q", row.wait, got, row.retryAfter, m.toTag)
+		}
+		if row.wait > 0 {
+			waits <- row.wait // a refused one asks again
+			again(c, text)
+			continue
+		}
+		if !slices.ContainsFunc(m.fields, func(f field) bool { return f.name == "Allow" && f.value == allowed }) {
+			t.Errorf("405 without Allow: %v", m.fields)
+		}
+		again(c, text)
+		if n := asked.Load() - before; n != 1 {
+			t.Errorf("a request and its repetition were counted %d times", n)
+		}
+	}
+	kept := r.stack.Stats().Transactions
+	if kept != 2 {
+		t.Errorf("%d transactions, want those of the 2 that were let in", kept)
+	}
+	free := r.peer("127.0.0.3").caller()
+	for range 3 {
+		text := free.next().request(methodRegister, "")
+		free.send(text)
+		free.want("405")
+		again(free, text)
+	}
+	if st := r.stack.Stats(); st.Transactions > kept || st.Legs != 0 {
+		t.Errorf("%d transactions and %d legs are kept", st.Transactions, st.Legs)
 	}
 }
 

@@ -88,7 +88,7 @@ type serverTx struct {
 	fsm *sip.ServerTx
 	req *message
 	to  netip.AddrPort
-	// leg that the request belongs to; never nil.
+	// leg that the request belongs to; nil for a REGISTER alone.
 	leg *leg
 
 	last   atomic.Pointer[[]byte] // the response that a retransmission gets again
@@ -206,7 +206,7 @@ type clientTx struct {
 	// onResponse takes responses in order, on the reader's goroutine. onFailure is called on
 	// a goroutine of its own: with ErrNoResponse, the last call, if no final response came in
 	// time, and with ErrUnreachable each time that the request could not be repeated for want
-	// of a route, or, if it is a BYE, not be sent. The transaction goes on then.
+	// of a route, or, if it ends something, not be sent. The transaction goes on then.
 	onResponse func(*clientTx, *message)
 	onFailure  func(error)
 }
@@ -298,10 +298,11 @@ func (tx *clientTx) WriteMsg(msg sip.Message) error {
 	}
 	switch {
 	case err == nil:
-	case first && tx.key.method != methodBye:
+	case first && tx.key.method != methodBye && tx.key.method != methodCancel:
 		tx.unsent = err
 	case errors.Is(err, ErrUnreachable):
-		// A BYE is repeated all the same: its peer is told if there is a way again in time.
+		// BYE and CANCEL are repeated all the same (RFC 3261 section 17.1.2.2, timer E): their
+		// peer is told if there is a way again in time.
 		tx.s.spawn(func() { tx.onFailure(err) })
 	}
 	return tx.unsent // otherwise it is as good as lost

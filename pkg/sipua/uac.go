@@ -315,7 +315,8 @@ func (l *leg) cancelWhenAllowed() {
 	out.cancelSent = true
 	b := l.s.appendRequest(make([]byte, 0, 768), methodCancel, &out.sent, out.seq, out.branch, 70)
 	b = appendBody(appendReason(b, l.due.Q850), nil)
-	// Same hop, Via, Route as the INVITE; its answer says nothing of interest.
+	// Same hop, Via, Route as the INVITE; its answer says nothing of interest, nor does its
+	// failure: the INVITE has its own end, at the latest that of forsake.
 	_, _ = l.s.request(methodCancel, out.branch, b, out.sent.hop, func(tx *clientTx, m *message) {
 		l.mu.Lock()
 		defer l.mu.Unlock()

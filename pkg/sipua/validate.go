@@ -16,6 +16,8 @@ const (
 	methodInfo    = "INFO"
 	methodRefer   = "REFER"
 	methodNotify  = "NOTIFY"
+
+	methodRegister = "REGISTER"
 )
 
 // allowed is the value of Allow (S2). INFO is for use out of a dialog only.
@@ -31,7 +33,7 @@ const (
 var methods = map[string]bool{
 	methodInvite: true, methodACK: true, methodBye: true, methodCancel: true,
 	methodOptions: true, methodInfo: true, methodRefer: true, methodNotify: true,
-	"SUBSCRIBE": false, "MESSAGE": false, "UPDATE": false, "PRACK": false, "PUBLISH": false, "REGISTER": false,
+	"SUBSCRIBE": false, "MESSAGE": false, "UPDATE": false, "PRACK": false, "PUBLISH": false, methodRegister: false,
 }
 
 func known(method string) bool {

@@ -61,6 +61,8 @@ type Config struct {
 	NoResponse  time.Duration `yaml:"no_response" json:"no_response" range:"0s-32s" doc:"How long an attempt out waits for any response at all before the target is left for the next; 0s is until SIP's own timer of 32s, otherwise at least 100ms."`
 	State       string        `yaml:"state" json:"state" enum:"in-service,draining,out-of-service" doc:"Whether the trunk is used: draining and out-of-service take no new calls in either direction, and running calls go on. The tandem command can change it at run time; that holds until this key changes or the gateway is started again."`
 
+	MaxRegisterRate call.Rate `yaml:"max_register_rate" json:"max_register_rate,omitzero" doc:"Most REGISTER requests in a time that the trunk may send, e.g. 40/5s; so many may come at once, and a repetition is not one more. Left out, there is no limit. Beyond it they get 503 with Retry-After; within it 405 as long as Tandem has no registrar."`
+
 	Probe         string        `yaml:"probe" json:"probe" enum:"options,none" doc:"How the gateway finds out whether a target is there: options asks each with OPTIONS; any final answer but those of probe_failures says yes. With none, calls alone tell, and a trunk whose realm's tunnel has come up is in service at once."`
 	ProbeInterval time.Duration `yaml:"probe_interval" json:"probe_interval" range:"0s-10m" doc:"Time from one OPTIONS to a target to the next; 0s is 25s to 34s by the trunk's name, so that the trunks take turns; otherwise at least 1s. Retry-After of a 429 or 503 makes it longer."`
 	ProbeTimeout  time.Duration `yaml:"probe_timeout" json:"probe_timeout" range:"100ms-32s" doc:"How long an answer to OPTIONS is waited for."`

@@ -25,11 +25,13 @@ const (
 	// RealmFull and Full have their max_calls already (T3).
 	RealmFull
 	Full
+	// RegisterRateExceeded is of REGISTER requests, never of calls (T5).
+	RegisterRateExceeded
 
 	reasons
 )
 
-var reasonNames = [reasons]string{"none", "out-of-service", "closed", "realm-rate", "rate", "realm-full", "full"}
+var reasonNames = [reasons]string{"none", "out-of-service", "closed", "realm-rate", "rate", "realm-full", "full", "register-rate"}
 
 func (r Reason) String() string { return reasonNames[r] }
 

@@ -261,7 +261,7 @@ type DirectionStat struct {
 	// Outcomes counts what became of attempts by Class, since start.
 	Outcomes map[string]uint64 `json:"outcomes,omitempty"`
 	// Refused counts calls that got no slot, by Reason; those in with an answer of 503, those
-	// out went by another trunk.
+	// out went by another trunk. REGISTER requests beyond their rate are among them.
 	Refused map[string]uint64 `json:"refused,omitempty"`
 	Window  WindowStat        `json:"window"`
 }

@@ -46,6 +46,9 @@ type state struct {
 	quota  *quota
 	totals *[2]totals
 	health *health
+
+	// registers bounds REGISTER requests. Times count from the epoch on, so a zero bucket has room.
+	registers bucket
 }
 
 // again is the state of a trunk that was away: its running calls count, and nothing is known of

@@ -3,6 +3,7 @@ package e2e
 import (
 	"fmt"
 	"net/netip"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -25,6 +26,7 @@ var methodScenarios = []scenario{
 	{"S3 PRACK", outOfDialog("PRACK", 405)},
 	{"S3 PUBLISH", outOfDialog("PUBLISH", 405)},
 	{"S3 REGISTER", outOfDialog("REGISTER", 405)},
+	{"S3 T5 REGISTER requests beyond a trunk's rate", registerRate},
 	{"S3 in-dialog INFO", func(t *testing.T, s *stage) { inDialog(t, s, "INFO", 405) }},
 	{"S3 in-dialog UPDATE", func(t *testing.T, s *stage) { inDialog(t, s, "UPDATE", 405) }},
 	{"S3 in-dialog PRACK", func(t *testing.T, s *stage) { inDialog(t, s, "PRACK", 405) }},
@@ -59,6 +61,58 @@ func outOfDialog(method string, status int) func(*testing.T, *stage) {
 			answered(t, m, p.expect(fmt.Sprintf("%d %s", status, method)))
 		}
 	}
+}
+
+// A trunk that sends more REGISTER requests than it may is told when to come again. What it
+// repeats is not counted, and its calls go on.
+func registerRate(t *testing.T, s *stage) {
+	p := s.caller(t, netlab.CarrierB)
+	send := func() *message {
+		m := p.outside("REGISTER", "+49891")
+		p.cseq++
+		p.send(m)
+		return m
+	}
+	for range registersB {
+		m := send()
+		first := p.expect("405 REGISTER")
+		answered(t, m, first)
+		p.send(m)
+		select {
+		case again := <-p.in:
+			if again.raw != first.raw {
+				t.Errorf("a repetition got another answer:\n%s", again.raw)
+			}
+		case <-time.After(patience):
+			t.Fatal("a repetition got no answer")
+		}
+	}
+	m := send()
+	r := p.expect("503 REGISTER")
+	answered(t, m, r)
+	// One is due each 20 minutes.
+	if wait, err := strconv.Atoi(r.get("Retry-After")); err != nil || wait < 1100 || wait > 1200 {
+		t.Errorf("Retry-After: %q", r.get("Retry-After"))
+	}
+	trunks, err := s.api.Trunks(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, tr := range trunks {
+		want := uint64(0)
+		if tr.Name == netlab.CarrierB {
+			want = 1
+		}
+		if got := tr.In.Refused["register-rate"]; got != want {
+			t.Errorf("trunk %s: %d REGISTER requests refused, want %d", tr.Name, got, want)
+		}
+	}
+	caller, callee := s.caller(t, netlab.CarrierB), s.callees(t, "+4940", netlab.Platform)[0]
+	caller.send(caller.invite(callee.number))
+	callee.answer(callee.take())
+	caller.established()
+	callee.expect("ACK")
+	caller.hangUp(callee)
 }
 
 // answered checks what every response has to repeat, and Allow where it is due.

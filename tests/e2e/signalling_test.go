@@ -2,6 +2,7 @@ package e2e
 
 import (
 	"flag"
+	"fmt"
 	"os"
 	"testing"
 	"time"
@@ -22,6 +23,10 @@ func TestMain(m *testing.M) {
 // ringTimeout of the signalling lab's trunks.
 const ringTimeout = 3 * time.Second
 
+// registersB is how many REGISTER requests carrier-b may send in an hour (T5); the others any
+// number.
+const registersB = 3
+
 // scenario is one requirement, shown with raw SIP peers on a lab that it shares with
 // the others; its name begins with the requirement's id.
 type scenario struct {
@@ -37,7 +42,10 @@ func TestSignalling(t *testing.T) {
 	steady := []string{"health_failures: 0", "no_response: 0s"}
 	s := newStage(t, start(t, netlab.GatewayOptions{
 		Engine: call.EngineUserspace, RingTimeout: ringTimeout, Strategy: "priority",
-		Trunks: map[string][]string{netlab.Platform: steady, netlab.CarrierA: steady, netlab.CarrierB: steady},
+		Trunks: map[string][]string{
+			netlab.Platform: steady, netlab.CarrierA: steady,
+			netlab.CarrierB: append(steady[:len(steady):len(steady)], fmt.Sprintf("max_register_rate: %d/1h", registersB)),
+		},
 	}))
 	before := s.status(t)
 	t.Run("all", func(t *testing.T) {
