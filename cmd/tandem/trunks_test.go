@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
+	"path/filepath"
 	"strings"
 	"testing"
 	"time"
@@ -59,12 +60,12 @@ func setTestTrunk(name, state string) (admin.TrunkStatus, error) {
 	return admin.TrunkStatus{Name: name, Realm: name, State: state, Admin: state, Reason: "an operator says so"}, nil
 }
 
-func reloadTest(dryRun bool) ([]admin.Change, error) {
-	return []admin.Change{
+func reloadTest(o admin.ReloadOrder) (admin.Reload, error) {
+	return admin.Reload{Fingerprint: "f1", Changes: []admin.Change{
 		{Path: "trunks[west].max_calls", Old: "10", New: "20", Effect: "hot", Text: "trunks[west].max_calls 10 -> 20: hot"},
 		{Path: "trunks[metro]", Old: "there", Effect: "drain", Text: "trunks[metro] removed: drain"},
 		{Path: "realms[west].address", Old: "10.20.0.2/32", New: "10.20.0.3/32", Effect: "restart", Text: "realms[west].address 10.20.0.2/32 -> 10.20.0.3/32: restart"},
-	}, nil
+	}}, nil
 }
 
 // T1: one word takes a trunk out and puts it back, and the answer says what it is now.
@@ -103,6 +104,74 @@ func TestReload(t *testing.T) {
 	if err := json.Unmarshal([]byte(got.stdout), &r); err != nil || !r.DryRun || len(r.Changes) != 3 || r.Changes[1].Effect != "drain" {
 		t.Errorf("%v in %+v", err, got)
 	}
+	got = tandem(t, socket, "reload", "--json")
+	r = admin.Reload{}
+	if err := json.Unmarshal([]byte(got.stdout), &r); err != nil || r.DryRun || len(r.Changes) != 3 {
+		t.Errorf("%v in %+v", err, got)
+	}
+}
+
+// Issue 5: the changes are printed before anything is done, and what is done is what was
+// printed. A file that is changed between the two is shown again; one that goes on changing is
+// left alone.
+func TestReloadShowsFirst(t *testing.T) {
+	for _, tt := range []struct {
+		name string
+		// moves is how often the file changes after it was shown.
+		moves  int
+		status int
+		want   string
+	}{
+		{"at rest", 0, exitOK, "limit 1: hot\n1 changed now, 0 wait for a restart\n"},
+		{"changed once", 1, exitOK, "limit 1: hot\nnothing was changed: the config is another by now, with these changes:\nlimit 2: hot\n1 changed now, 0 wait for a restart\n"},
+		{"always changing", 9, exitFailure, "limit 3: hot\n"},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			var stdout, stderr bytes.Buffer
+			version, moves := 1, tt.moves
+			socket := serveReload(t, func(o admin.ReloadOrder) (admin.Reload, error) {
+				r := admin.Reload{
+					Fingerprint: fmt.Sprintf("f%d", version), Changes: []admin.Change{{Effect: "hot", Text: fmt.Sprintf("limit %d: hot", version)}},
+				}
+				switch {
+				case o.DryRun:
+					if moves > 0 {
+						moves--
+						version++
+					}
+				case o.Fingerprint != r.Fingerprint:
+					return admin.Reload{}, admin.ErrConfigMoved
+				case !strings.HasSuffix(stdout.String(), r.Changes[0].Text+"\n"):
+					t.Errorf("%q is applied, and printed is %q", r.Changes[0].Text, stdout.String())
+				}
+				return r, nil
+			})
+			status := run(t.Context(), env{stdout: &stdout, stderr: &stderr, getenv: func(string) string { return socket }}, []string{"reload"})
+			if status != tt.status || !strings.HasSuffix(stdout.String(), tt.want) || (status != exitOK) != strings.Contains(stderr.String(), "the config has changed since") {
+				t.Errorf("exit %d, %q, %q", status, stdout.String(), stderr.String())
+			}
+		})
+	}
+}
+
+// serveReload is a daemon that only reloads.
+func serveReload(t *testing.T, reload func(admin.ReloadOrder) (admin.Reload, error)) (socket string) {
+	t.Helper()
+	socket = filepath.Join(t.TempDir(), "admin.sock")
+	s, err := admin.New(admin.Config{Socket: socket}, admin.Sources{Reload: reload})
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, stop := context.WithCancel(context.Background())
+	ended := make(chan error, 1)
+	go func() { ended <- s.Run(ctx) }()
+	t.Cleanup(func() {
+		stop()
+		if err := <-ended; err != nil {
+			t.Error(err)
+		}
+	})
+	return socket
 }
 
 // screen is a terminal that says so when it was drawn on.

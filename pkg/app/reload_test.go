@@ -2,6 +2,7 @@ package app
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"log/slog"
 	"net/netip"
@@ -316,10 +317,40 @@ func TestReloadIsAllOrNothing(t *testing.T) {
 	g.reloadWants(t, false, waiting...) // still
 }
 
+// Issue 5: what is applied is what was shown. If the file, or what runs, is another by then
+// nothing is done.
+func TestReloadAppliesWhatWasShown(t *testing.T) {
+	g := startReloadable(t)
+	limit := func(want int) {
+		t.Helper()
+		if got := g.trunk(t, "a").MaxCalls; got != want {
+			t.Errorf("max_calls is %d, want %d", got, want)
+		}
+	}
+	g.edit(t, "max_calls: 50", "max_calls: 7")
+	shown, err := g.Reload(t.Context(), true)
+	if err != nil || len(shown.Changes) != 2 || shown.Fingerprint == "" {
+		t.Fatalf("dry run: %+v, %v", shown, err)
+	}
+	g.edit(t, "max_calls: 7", "max_calls: 8")
+	if _, err := g.Apply(t.Context(), shown.Fingerprint); !errors.Is(err, admin.ErrConfigMoved) {
+		t.Errorf("the file is another: %v", err)
+	}
+	limit(50)
+	g.edit(t, "max_calls: 8", "max_calls: 7")
+	if done, err := g.Apply(t.Context(), shown.Fingerprint); err != nil || !cmp.Equal(done.Changes, shown.Changes) {
+		t.Errorf("the file is as it was: %+v, %v", done, err)
+	}
+	limit(7)
+	if _, err := g.Apply(t.Context(), shown.Fingerprint); !errors.Is(err, admin.ErrConfigMoved) {
+		t.Errorf("the changes are made already: %v", err)
+	}
+}
+
 // A daemon that was not given a file says so.
 func TestReloadWithoutAFile(t *testing.T) {
 	d := new(daemon)
-	if _, err := d.reload(false); err == nil || !strings.Contains(err.Error(), "config file") {
+	if _, _, err := d.reload(false, ""); err == nil || !strings.Contains(err.Error(), "config file") {
 		t.Errorf("%v", err)
 	}
 }

@@ -83,10 +83,10 @@ func (d *daemon) setTrunk(name, state string) (admin.TrunkStatus, error) {
 	return adminTrunk(t), nil
 }
 
-// adminReload has changes in the API's words.
-func (d *daemon) adminReload(dry bool) ([]admin.Change, error) {
-	changes, err := d.reload(dry)
-	return adminChanges(changes), err
+// adminReload has a reload in the API's words.
+func (d *daemon) adminReload(o admin.ReloadOrder) (admin.Reload, error) {
+	changes, fingerprint, err := d.reload(o.DryRun, o.Fingerprint)
+	return admin.Reload{Changes: adminChanges(changes), Fingerprint: fingerprint}, err
 }
 
 func adminChanges(changes []config.Change) []admin.Change {

@@ -1,7 +1,9 @@
 package config
 
 import (
+	"crypto/sha256"
 	"encoding"
+	"encoding/hex"
 	"fmt"
 	"reflect"
 	"slices"
@@ -58,6 +60,13 @@ func (c Change) String() string {
 func Diff(running, file *Config) []Change {
 	next := Merge(running, file)
 	return append(compare(running, next, Hot), compare(next, file, Restart)...)
+}
+
+// Fingerprint of what Diff would tell, whole: two of one process are equal if nothing was
+// changed between them, neither what runs nor the file.
+func Fingerprint(running, file *Config) string {
+	sum := sha256.Sum256(fmt.Appendf(nil, "%#v\n%#v", *running, *file))
+	return hex.EncodeToString(sum[:16])
 }
 
 // compare lists what differs, in the order of the keys.

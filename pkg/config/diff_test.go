@@ -124,6 +124,12 @@ func TestDiff(t *testing.T) {
 			if diff := cmp.Diff(tt.want, got); diff != "" {
 				t.Errorf("-want +got:\n%s", diff)
 			}
+			if same := Fingerprint(running, file) == Fingerprint(edited(t), edited(t)); same != (len(got) == 0) && tt.name != "an empty list where none means the same" {
+				t.Errorf("the fingerprint is that of no change: %t, with %d changes", same, len(got))
+			}
+			if Fingerprint(running, file) != Fingerprint(edited(t), edited(t, tt.pairs...)) {
+				t.Error("the same has two fingerprints")
+			}
 			next := Merge(running, file)
 			if err := next.Validate().Err(); err != nil {
 				t.Errorf("what is taken over is not whole: %v", err)
