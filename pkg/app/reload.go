@@ -66,17 +66,28 @@ func (d *daemon) tell(changes []config.Change) {
 
 // replace has new calls go by the next plan.
 func (d *daemon) replace(former, next *plan) error {
-	// New peers are known before their calls are, those that leave until theirs have ended.
-	end := d.leaving.begin(former.trunks, next.trunks, time.Now())
-	if err := d.relist(next); err != nil {
-		end()
-		return fmt.Errorf("nothing was changed: kernel media engine: %w", err)
+	if err := d.swap(former, next); err != nil {
+		return fmt.Errorf("kernel media engine: %w", err)
 	}
-	d.plan.Store(next)
 	next.trunks.Adopt()
 	d.bells.changed()
 	d.log.Info("reload: new calls go by the changed config; running calls keep what they began with",
 		"trunks", len(next.cfg.Trunks), "groups", len(next.cfg.Groups), "routes", len(next.cfg.Routes))
+	return nil
+}
+
+// swap has the kernel engine and everybody else go by the next plan. Whoever lists peers
+// meanwhile waits, or the former plan's would stand there again.
+func (d *daemon) swap(former, next *plan) error {
+	d.listing.Lock()
+	defer d.listing.Unlock()
+	// New peers are known before their calls are, those that leave until theirs have ended.
+	end := d.leaving.begin(former.trunks, next.trunks, time.Now())
+	if err := d.list(next); err != nil {
+		end()
+		return err
+	}
+	d.plan.Store(next)
 	return nil
 }
 
@@ -93,13 +104,18 @@ func (d *daemon) realmsNow(p *plan) []datapath.Realm {
 	return realms
 }
 
-// relist tells the kernel engine, if that is the one, who is known and who is denied.
-func (d *daemon) relist(p *plan) error {
+// relist tells the kernel engine who is known and who is denied now.
+func (d *daemon) relist() error {
+	d.listing.Lock()
+	defer d.listing.Unlock()
+	return d.list(d.plan.Load())
+}
+
+// list does so for a plan, if the kernel engine is the one; listing is held.
+func (d *daemon) list(p *plan) error {
 	if d.kernel == nil {
 		return nil
 	}
-	d.listing.Lock()
-	defer d.listing.Unlock()
 	return d.kernel.Relist(d.realmsNow(p), p.cfg.Guard.Deny)
 }
 
