@@ -23,7 +23,7 @@ func testTrunks() []admin.TrunkStatus {
 		Name: "genesys", Realm: "platform", Kind: "platform", State: "in-service", Admin: "in-service", Since: now.Add(-75 * time.Hour), Share: 100,
 		MaxCalls: 100, MaxRate: "100/5s",
 		In: admin.TrunkDirection{
-			Active: 1, Attempts: 12, Answers: 9, Failures: 2, Refused: map[string]uint64{"rate": 3, "full": 1},
+			Active: 1, Attempts: 12, Answers: 9, Failures: 2, Outcomes: map[string]uint64{"answered": 9, "busy": 2, "moved": 0}, Refused: map[string]uint64{"rate": 3, "full": 1},
 			Recent: admin.TrunkWindow{Attempts: 11, Classes: map[string]uint32{"answered": 8, "busy": 2}, ASR: 80, NER: 100, PDDMS: 812.4, ACDMS: 83_500, MOS: 4.21},
 		},
 		Targets: []admin.TrunkTarget{
@@ -186,16 +186,23 @@ func (s *screen) Write(p []byte) (int, error) {
 	return n, err
 }
 
-// O5: --watch draws in place until Ctrl-C, which is no failure; programs get one document
-// after the other.
+// O5: --watch draws in place until Ctrl-C, which is no failure; a pipe gets the frames as they
+// are, and programs one document after the other.
 func TestWatch(t *testing.T) {
 	socket := daemon(t)
-	for _, args := range [][]string{{"trunks", "--watch"}, {"trunks", "west", "--watch"}, {"groups", "--watch"}, {"groups", "--watch", "--json"}} {
+	for _, tt := range []struct {
+		terminal bool
+		args     []string
+	}{
+		{true, []string{"trunks", "--watch"}}, {true, []string{"trunks", "west", "--watch"}}, {true, []string{"groups", "--watch"}},
+		{true, []string{"groups", "--watch", "--json"}}, {false, []string{"groups", "--watch"}}, {false, []string{"groups", "--watch", "--json"}},
+	} {
+		args := tt.args
 		ctx, interrupt := context.WithCancel(t.Context())
 		out := &screen{drawn: make(chan struct{})}
 		var stderr bytes.Buffer
 		ended := make(chan int, 1)
-		e := env{stdout: out, stderr: &stderr, getenv: func(string) string { return socket }, now: func() time.Time { return now }, refresh: time.Millisecond}
+		e := env{stdout: out, stderr: &stderr, terminal: tt.terminal, getenv: func(string) string { return socket }, now: func() time.Time { return now }, refresh: time.Millisecond}
 		go func() { ended <- run(ctx, e, args) }()
 		<-out.drawn
 		<-out.drawn
@@ -215,6 +222,13 @@ func TestWatch(t *testing.T) {
 		if args[len(args)-1] == "--json" {
 			if strings.Contains(got, "\x1b") || strings.Count(got, `"abroad"`) < 2 {
 				t.Errorf("%v: %q", args, got)
+			}
+			continue
+		}
+		if !tt.terminal {
+			frames := strings.Split(got, "\n\nGROUP")
+			if strings.Contains(got, "\x1b") || len(frames) < 2 || !strings.HasPrefix(got, "GROUP") {
+				t.Errorf("%v into a pipe: %q", args, got)
 			}
 			continue
 		}

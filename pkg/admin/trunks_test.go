@@ -29,7 +29,7 @@ func TestSteering(t *testing.T) {
 	drained := TrunkStatus{
 		Name: "carrier/a", Realm: "west", Kind: "carrier", State: "draining", Since: noon, Reason: "an operator says so", Admin: "draining", Share: 100, Changes: 3,
 		MaxCalls: 10, MaxRate: "40/5s", Out: TrunkDirection{
-			Active: 2, Attempts: 9, Answers: 7, Failures: 2, Refused: map[string]uint64{"full": 1},
+			Active: 2, Attempts: 9, Answers: 7, Failures: 2, Outcomes: map[string]uint64{"answered": 7, "busy": 2}, Refused: map[string]uint64{"full": 1},
 			Recent: TrunkWindow{Attempts: 9, Classes: map[string]uint32{"answered": 7, "busy": 2}, ASR: 77.7, NER: 100, PDDMS: 812.5, ACDMS: 92_000, MOS: 4.1},
 		},
 		Targets: []TrunkTarget{{Address: netip.MustParseAddrPort("192.0.2.10:5060"), State: "in-service", Since: noon, Probes: 9, Failures: 1, RoundTripMS: 4.5, Next: noon}},

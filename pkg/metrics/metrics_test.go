@@ -54,12 +54,15 @@ func testSources() Sources {
 			return []Trunk{{
 				Name: "genesys", Realm: "platform", Kind: "platform", InService: true, State: "in-service", Changes: 2, MaxCalls: 100, MaxRate: 8,
 				In: TrunkDirection{
-					Active: 1, Attempts: 12, Answers: 9, Failures: 2, Refused: map[string]uint64{"rate": 3},
+					Active: 1, Attempts: 12, Answers: 9, Failures: 2, Outcomes: map[string]uint64{"answered": 9, "busy": 1, "silent": 1}, Refused: map[string]uint64{"rate": 3},
 					Recent: TrunkRecent{Decided: 10, ASR: 0.8, NER: 0.9, PDD: 1.5, ACD: 90},
 				},
 				Out:     TrunkDirection{Attempts: 5, Answers: 5},
-				Targets: []TrunkTarget{{Address: "192.0.2.10:5060", Alive: true, RoundTrip: 0.004}, {Address: "192.0.2.11:5060"}},
+				Targets: []TrunkTarget{{Address: "192.0.2.10:5060", Alive: true, RoundTrip: 0.004}, {Address: "192.0.2.11:5060", Failures: 3}},
 			}}
+		},
+		Groups: func() []GroupMember {
+			return []GroupMember{{Group: "carriers", Trunk: "carrier-a", Share: 0.75, Multiplier: 1}, {Group: "carriers", Trunk: "carrier-b", Share: 0.25, Multiplier: 0.8}}
 		},
 		Networks: testNetworks,
 		Tunnels:  testTunnels,
@@ -167,7 +170,7 @@ func nameOf(f family) string {
 func TestNeverLabelledByCall(t *testing.T) {
 	known := []string{
 		"version", "goversion", "node", "trunk", "realm", "kind", "direction", "result", "engine", "path", "reason", "verdict", "method", "class", "cause",
-		"device", "hook", "mode", "quality", "le", "state", "tunnel", "keying", "rank", "target",
+		"device", "hook", "mode", "quality", "le", "state", "tunnel", "keying", "rank", "target", "group",
 	}
 	for _, sample := range regexp.MustCompile(`\{.*\}`).FindAllString(scrape(t, testSources()), -1) {
 		for _, label := range regexp.MustCompile(`(\w+)="`).FindAllStringSubmatch(sample, -1) {
