@@ -159,6 +159,32 @@ func TestConventions(t *testing.T) {
 	}
 }
 
+// TestREADMEHasTrunkMetrics: the table of the README has each family about trunks and groups, but
+// those of media, and no other.
+func TestREADMEHasTrunkMetrics(t *testing.T) {
+	text, err := os.ReadFile("../../README.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	told := make(map[string]bool)
+	for _, name := range regexp.MustCompile("`(tandem_(?:trunk|group)_[a-z_]+)`").FindAllStringSubmatch(string(text), -1) {
+		told[name[1]] = true
+	}
+	for _, f := range families {
+		name := nameOf(f)
+		if (strings.HasPrefix(name, "tandem_trunk_") || strings.HasPrefix(name, "tandem_group_")) && !strings.HasPrefix(name, "tandem_trunk_media_") && !told[name] {
+			t.Errorf("README.md does not tell of %s", name)
+		}
+		delete(told, name)
+	}
+	for name := range told {
+		if strings.HasPrefix(name, "tandem_trunk_call_") {
+			continue // histograms of ended calls
+		}
+		t.Errorf("README.md tells of %s, which is not there", name)
+	}
+}
+
 // nameOf reads a family's name: a Desc gives it only in its text.
 func nameOf(f family) string {
 	_, rest, _ := strings.Cut(f.desc.String(), `fqName: "`)
