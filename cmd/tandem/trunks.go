@@ -185,7 +185,10 @@ func (c *cli) showDirections(tr admin.TrunkStatus) error {
 		t.row(d.name, strconv.Itoa(d.Active), count(d.Attempts), count(d.Answers), count(d.Failures), orNone(tally(d.Refused)),
 			strconv.FormatUint(uint64(r.Attempts), 10), asr(r), ner(r), pdd(r), acd(r), decimal(r.MOS))
 		if len(r.Classes) > 0 {
-			outcomes = append(outcomes, fmt.Sprintf("outcomes %s: %s", d.name, tally(widened(r.Classes))))
+			outcomes = append(outcomes, fmt.Sprintf("recent outcomes %s: %s", d.name, tally(widened(r.Classes))))
+		}
+		if all := tally(d.Outcomes); all != "" {
+			outcomes = append(outcomes, fmt.Sprintf("outcomes %s since start: %s", d.name, harmless(all)))
 		}
 	}
 	return t.flush(outcomes...)

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
+	"path/filepath"
 	"strings"
 	"testing"
 	"time"
@@ -22,7 +23,7 @@ func testTrunks() []admin.TrunkStatus {
 		Name: "genesys", Realm: "platform", Kind: "platform", State: "in-service", Admin: "in-service", Since: now.Add(-75 * time.Hour), Share: 100,
 		MaxCalls: 100, MaxRate: "100/5s",
 		In: admin.TrunkDirection{
-			Active: 1, Attempts: 12, Answers: 9, Failures: 2, Refused: map[string]uint64{"rate": 3, "full": 1},
+			Active: 1, Attempts: 12, Answers: 9, Failures: 2, Outcomes: map[string]uint64{"answered": 9, "busy": 2, "moved": 0}, Refused: map[string]uint64{"rate": 3, "full": 1},
 			Recent: admin.TrunkWindow{Attempts: 11, Classes: map[string]uint32{"answered": 8, "busy": 2}, ASR: 80, NER: 100, PDDMS: 812.4, ACDMS: 83_500, MOS: 4.21},
 		},
 		Targets: []admin.TrunkTarget{
@@ -59,12 +60,12 @@ func setTestTrunk(name, state string) (admin.TrunkStatus, error) {
 	return admin.TrunkStatus{Name: name, Realm: name, State: state, Admin: state, Reason: "an operator says so"}, nil
 }
 
-func reloadTest(dryRun bool) ([]admin.Change, error) {
-	return []admin.Change{
+func reloadTest(o admin.ReloadOrder) (admin.Reload, error) {
+	return admin.Reload{Fingerprint: "f1", Changes: []admin.Change{
 		{Path: "trunks[west].max_calls", Old: "10", New: "20", Effect: "hot", Text: "trunks[west].max_calls 10 -> 20: hot"},
 		{Path: "trunks[metro]", Old: "there", Effect: "drain", Text: "trunks[metro] removed: drain"},
 		{Path: "realms[west].address", Old: "10.20.0.2/32", New: "10.20.0.3/32", Effect: "restart", Text: "realms[west].address 10.20.0.2/32 -> 10.20.0.3/32: restart"},
-	}, nil
+	}}, nil
 }
 
 // T1: one word takes a trunk out and puts it back, and the answer says what it is now.
@@ -103,6 +104,74 @@ func TestReload(t *testing.T) {
 	if err := json.Unmarshal([]byte(got.stdout), &r); err != nil || !r.DryRun || len(r.Changes) != 3 || r.Changes[1].Effect != "drain" {
 		t.Errorf("%v in %+v", err, got)
 	}
+	got = tandem(t, socket, "reload", "--json")
+	r = admin.Reload{}
+	if err := json.Unmarshal([]byte(got.stdout), &r); err != nil || r.DryRun || len(r.Changes) != 3 {
+		t.Errorf("%v in %+v", err, got)
+	}
+}
+
+// Issue 5: the changes are printed before anything is done, and what is done is what was
+// printed. A file that is changed between the two is shown again; one that goes on changing is
+// left alone.
+func TestReloadShowsFirst(t *testing.T) {
+	for _, tt := range []struct {
+		name string
+		// moves is how often the file changes after it was shown.
+		moves  int
+		status int
+		want   string
+	}{
+		{"at rest", 0, exitOK, "limit 1: hot\n1 changed now, 0 wait for a restart\n"},
+		{"changed once", 1, exitOK, "limit 1: hot\nnothing was changed: the config is another by now, with these changes:\nlimit 2: hot\n1 changed now, 0 wait for a restart\n"},
+		{"always changing", 9, exitFailure, "limit 3: hot\n"},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			var stdout, stderr bytes.Buffer
+			version, moves := 1, tt.moves
+			socket := serveReload(t, func(o admin.ReloadOrder) (admin.Reload, error) {
+				r := admin.Reload{
+					Fingerprint: fmt.Sprintf("f%d", version), Changes: []admin.Change{{Effect: "hot", Text: fmt.Sprintf("limit %d: hot", version)}},
+				}
+				switch {
+				case o.DryRun:
+					if moves > 0 {
+						moves--
+						version++
+					}
+				case o.Fingerprint != r.Fingerprint:
+					return admin.Reload{}, admin.ErrConfigMoved
+				case !strings.HasSuffix(stdout.String(), r.Changes[0].Text+"\n"):
+					t.Errorf("%q is applied, and printed is %q", r.Changes[0].Text, stdout.String())
+				}
+				return r, nil
+			})
+			status := run(t.Context(), env{stdout: &stdout, stderr: &stderr, getenv: func(string) string { return socket }}, []string{"reload"})
+			if status != tt.status || !strings.HasSuffix(stdout.String(), tt.want) || (status != exitOK) != strings.Contains(stderr.String(), "the config has changed since") {
+				t.Errorf("exit %d, %q, %q", status, stdout.String(), stderr.String())
+			}
+		})
+	}
+}
+
+// serveReload is a daemon that only reloads.
+func serveReload(t *testing.T, reload func(admin.ReloadOrder) (admin.Reload, error)) (socket string) {
+	t.Helper()
+	socket = filepath.Join(t.TempDir(), "admin.sock")
+	s, err := admin.New(admin.Config{Socket: socket}, admin.Sources{Reload: reload})
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, stop := context.WithCancel(context.Background())
+	ended := make(chan error, 1)
+	go func() { ended <- s.Run(ctx) }()
+	t.Cleanup(func() {
+		stop()
+		if err := <-ended; err != nil {
+			t.Error(err)
+		}
+	})
+	return socket
 }
 
 // screen is a terminal that says so when it was drawn on.
@@ -117,16 +186,23 @@ func (s *screen) Write(p []byte) (int, error) {
 	return n, err
 }
 
-// O5: --watch draws in place until Ctrl-C, which is no failure; programs get one document
-// after the other.
+// O5: --watch draws in place until Ctrl-C, which is no failure; a pipe gets the frames as they
+// are, and programs one document after the other.
 func TestWatch(t *testing.T) {
 	socket := daemon(t)
-	for _, args := range [][]string{{"trunks", "--watch"}, {"trunks", "west", "--watch"}, {"groups", "--watch"}, {"groups", "--watch", "--json"}} {
+	for _, tt := range []struct {
+		terminal bool
+		args     []string
+	}{
+		{true, []string{"trunks", "--watch"}}, {true, []string{"trunks", "west", "--watch"}}, {true, []string{"groups", "--watch"}},
+		{true, []string{"groups", "--watch", "--json"}}, {false, []string{"groups", "--watch"}}, {false, []string{"groups", "--watch", "--json"}},
+	} {
+		args := tt.args
 		ctx, interrupt := context.WithCancel(t.Context())
 		out := &screen{drawn: make(chan struct{})}
 		var stderr bytes.Buffer
 		ended := make(chan int, 1)
-		e := env{stdout: out, stderr: &stderr, getenv: func(string) string { return socket }, now: func() time.Time { return now }, refresh: time.Millisecond}
+		e := env{stdout: out, stderr: &stderr, terminal: tt.terminal, getenv: func(string) string { return socket }, now: func() time.Time { return now }, refresh: time.Millisecond}
 		go func() { ended <- run(ctx, e, args) }()
 		<-out.drawn
 		<-out.drawn
@@ -146,6 +222,13 @@ func TestWatch(t *testing.T) {
 		if args[len(args)-1] == "--json" {
 			if strings.Contains(got, "\x1b") || strings.Count(got, `"abroad"`) < 2 {
 				t.Errorf("%v: %q", args, got)
+			}
+			continue
+		}
+		if !tt.terminal {
+			frames := strings.Split(got, "\n\nGROUP")
+			if strings.Contains(got, "\x1b") || len(frames) < 2 || !strings.HasPrefix(got, "GROUP") {
+				t.Errorf("%v into a pipe: %q", args, got)
 			}
 			continue
 		}

@@ -50,9 +50,14 @@ func (c *cli) watch(ctx context.Context, show func(ctx context.Context, c *cli) 
 	}
 }
 
-// draw replaces what stands on the terminal; programs get one document after the other.
+// draw replaces what stands on the terminal. Elsewhere one frame follows the other, with an empty
+// line between; programs get one document after the other.
 func (c *cli) draw(frame string, first bool) error {
-	if !c.json {
+	switch {
+	case c.json:
+	case !c.terminal && !first:
+		frame = "\n" + frame
+	case c.terminal:
 		frame = goHome + strings.ReplaceAll(frame, "\n", clearLine+"\n") + clearBelow
 		if first {
 			frame = clearScreen + frame

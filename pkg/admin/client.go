@@ -124,13 +124,22 @@ func send[T any](ctx context.Context, c *Client, what, method, path string, cont
 		if json.Unmarshal(body, &f) != nil || f.Error == "" {
 			f.Error = "no reason given"
 		}
-		return value, fmt.Errorf("%s: the daemon says %s: %s", what, resp.Status, f.Error)
+		err := fmt.Errorf("%s: the daemon says %s: %s", what, resp.Status, f.Error)
+		if resp.StatusCode == http.StatusConflict {
+			return value, movedError{err} // nothing else is answered so
+		}
+		return value, err
 	}
 	if err := json.Unmarshal(body, &value); err != nil {
 		return value, fmt.Errorf("%s: %w", what, err)
 	}
 	return value, nil
 }
+
+// movedError is ErrConfigMoved in the daemon's words.
+type movedError struct{ error }
+
+func (movedError) Is(target error) bool { return target == ErrConfigMoved }
 
 // explain turns what connecting says into what it means.
 func (c *Client) explain(what string, err error) error {

@@ -10,7 +10,8 @@
 //	GET /v1/version  Version
 //
 //	POST /v1/trunks/NAME/state  {"state": "draining"} -> TrunkStatus
-//	POST /v1/reload             -> Reload; with ?dry_run=true nothing changes
+//	POST /v1/reload             -> Reload; with ?dry_run=true nothing changes; with ?fingerprint=F of
+//	                               a dry run 409 if the changes are others by now
 //
 // An error has a status of 400 or above and the body {"error": "..."}.
 package admin

@@ -2,12 +2,18 @@ package admin
 
 import (
 	"context"
+	"errors"
 	"net/http"
+	"net/url"
 	"time"
 )
 
 // reloadTimeout bounds a reload: a config of a thousand trunks takes a while to be read.
 const reloadTimeout = 25 * time.Second
+
+// ErrConfigMoved means that what was to be applied is not what was shown any more: nothing has
+// changed.
+var ErrConfigMoved = errors.New("the config has changed since its changes were shown")
 
 // Reload is what a reload has changed, or would change.
 type Reload struct {
@@ -15,6 +21,17 @@ type Reload struct {
 	DryRun bool `json:"dry_run"`
 	// Changes are in the order of the config, those that wait for a restart last.
 	Changes []Change `json:"changes"`
+	// Fingerprint of the changes: who has shown those of a dry run gives it back, so that they
+	// are what is applied.
+	Fingerprint string `json:"fingerprint,omitempty"`
+}
+
+// ReloadOrder is what is wanted of a reload.
+type ReloadOrder struct {
+	// DryRun changes nothing.
+	DryRun bool
+	// Fingerprint of the changes that are wanted and no others; empty takes whatever there is.
+	Fingerprint string
 }
 
 // Change is a key of the config that differs from the config in use.
@@ -33,25 +50,47 @@ type Change struct {
 // Reload has the daemon read its config file again. An error says what is wrong with it;
 // nothing has changed then.
 func (c *Client) Reload(ctx context.Context, dryRun bool) (Reload, error) {
+	return c.order(ctx, ReloadOrder{DryRun: dryRun})
+}
+
+// Apply is a Reload that makes the changes of a dry run, by its fingerprint. The error wraps
+// ErrConfigMoved if they would be others by now; nothing has changed then.
+func (c *Client) Apply(ctx context.Context, fingerprint string) (Reload, error) {
+	return c.order(ctx, ReloadOrder{Fingerprint: fingerprint})
+}
+
+func (c *Client) order(ctx context.Context, o ReloadOrder) (Reload, error) {
 	patient := *c
 	patient.http.Timeout = reloadTimeout
+	query := make(url.Values)
+	if o.DryRun {
+		query.Set("dry_run", "true")
+	}
+	if o.Fingerprint != "" {
+		query.Set("fingerprint", o.Fingerprint)
+	}
 	path := "reload"
-	if dryRun {
-		path += "?dry_run=true"
+	if len(query) > 0 {
+		path += "?" + query.Encode()
 	}
 	return post[Reload](ctx, &patient, "reload", path, nil)
 }
 
 func (s *Server) reload(w http.ResponseWriter, r *http.Request) {
-	dry := r.URL.Query().Get("dry_run")
+	query := r.URL.Query()
+	dry := query.Get("dry_run")
 	if dry != "" && dry != "true" && dry != "false" {
 		s.fail(w, http.StatusBadRequest, "dry_run is true or false")
 		return
 	}
-	changes, err := s.sources.Reload(dry == "true")
-	if err != nil {
+	done, err := s.sources.Reload(ReloadOrder{DryRun: dry == "true", Fingerprint: query.Get("fingerprint")})
+	switch {
+	case errors.Is(err, ErrConfigMoved):
+		s.fail(w, http.StatusConflict, "nothing has changed: "+err.Error()+"; look at the new ones first")
+	case err != nil:
 		s.fail(w, http.StatusUnprocessableEntity, "nothing has changed: "+err.Error())
-		return
+	default:
+		done.DryRun, done.Changes = dry == "true", orEmpty(done.Changes)
+		s.reply(w, http.StatusOK, done)
 	}
-	s.reply(w, http.StatusOK, Reload{DryRun: dry == "true", Changes: orEmpty(changes)})
 }

@@ -42,8 +42,9 @@ type Sources struct {
 	// SetTrunk changes the state that is wanted of a trunk, and returns the trunk. Its error
 	// wraps ErrUnknownTrunk, or says what is wrong with the state.
 	SetTrunk func(name, state string) (TrunkStatus, error)
-	// Reload reads the config file again and tells what has changed, or would change.
-	Reload func(dryRun bool) ([]Change, error)
+	// Reload reads the config file again and tells what has changed, or would change. Its error
+	// wraps ErrConfigMoved if that is not what the order's fingerprint is of.
+	Reload func(ReloadOrder) (Reload, error)
 	// Realms gives each realm's network in the config's order (N9).
 	Realms func() []call.Realm
 	// Tunnels gives all tunnels, those of a realm by rank (I7).

@@ -52,6 +52,8 @@ type TrunkDirection struct {
 	Attempts uint64 `json:"attempts"`
 	Answers  uint64 `json:"answers"`
 	Failures uint64 `json:"failures"`
+	// Outcomes counts what became of attempts, by class, e.g. "busy".
+	Outcomes map[string]uint64 `json:"outcomes,omitempty"`
 	// Refused counts calls that limits or the trunk's state held up, by reason, and as
 	// "register-rate" REGISTER requests.
 	Refused map[string]uint64 `json:"refused,omitempty"`

@@ -29,7 +29,7 @@ func TestSteering(t *testing.T) {
 	drained := TrunkStatus{
 		Name: "carrier/a", Realm: "west", Kind: "carrier", State: "draining", Since: noon, Reason: "an operator says so", Admin: "draining", Share: 100, Changes: 3,
 		MaxCalls: 10, MaxRate: "40/5s", Out: TrunkDirection{
-			Active: 2, Attempts: 9, Answers: 7, Failures: 2, Refused: map[string]uint64{"full": 1},
+			Active: 2, Attempts: 9, Answers: 7, Failures: 2, Outcomes: map[string]uint64{"answered": 7, "busy": 2}, Refused: map[string]uint64{"full": 1},
 			Recent: TrunkWindow{Attempts: 9, Classes: map[string]uint32{"answered": 7, "busy": 2}, ASR: 77.7, NER: 100, PDDMS: 812.5, ACDMS: 92_000, MOS: 4.1},
 		},
 		Targets: []TrunkTarget{{Address: netip.MustParseAddrPort("192.0.2.10:5060"), State: "in-service", Since: noon, Probes: 9, Failures: 1, RoundTripMS: 4.5, Next: noon}},
@@ -45,13 +45,16 @@ func TestSteering(t *testing.T) {
 		return drained, nil
 	}
 	changes := []Change{{Path: "trunks[a].max_calls", Old: "10", New: "20", Effect: "hot", Text: "trunks[a].max_calls 10 -> 20: hot"}}
-	var dry []bool
-	sources.Reload = func(dryRun bool) ([]Change, error) {
-		dry = append(dry, dryRun)
-		if len(dry) > 2 {
-			return nil, errors.New("gw.yaml:3: node: is missing; give one")
+	var orders []ReloadOrder
+	sources.Reload = func(o ReloadOrder) (Reload, error) {
+		orders = append(orders, o)
+		switch {
+		case len(orders) > 4:
+			return Reload{}, errors.New("gw.yaml:3: node: is missing; give one")
+		case o.Fingerprint != "" && o.Fingerprint != "f1&x":
+			return Reload{}, ErrConfigMoved
 		}
-		return changes, nil
+		return Reload{Changes: changes, Fingerprint: "f1&x"}, nil
 	}
 	c := NewClient(serve(t, sources))
 	ctx := t.Context()
@@ -71,12 +74,18 @@ func TestSteering(t *testing.T) {
 	}
 	for _, dryRun := range []bool{true, false} {
 		r, err := c.Reload(ctx, dryRun)
-		if err != nil || r.DryRun != dryRun || !cmp.Equal(r.Changes, changes) {
+		if err != nil || r.DryRun != dryRun || !cmp.Equal(r.Changes, changes) || r.Fingerprint != "f1&x" {
 			t.Errorf("reload, dry run is %t: %+v, %v", dryRun, r, err)
 		}
 	}
-	if !cmp.Equal(dry, []bool{true, false}) {
-		t.Errorf("asked for dry runs: %v", dry)
+	if r, err := c.Apply(ctx, "f1&x"); err != nil || !cmp.Equal(r.Changes, changes) {
+		t.Errorf("apply: %+v, %v", r, err)
+	}
+	if _, err := c.Apply(ctx, "f0"); !errors.Is(err, ErrConfigMoved) || !strings.Contains(err.Error(), "409 Conflict: nothing has changed: the config has changed since") {
+		t.Errorf("apply what is not there any more: %v", err)
+	}
+	if want := []ReloadOrder{{DryRun: true}, {}, {Fingerprint: "f1&x"}, {Fingerprint: "f0"}}; !cmp.Equal(orders, want) {
+		t.Errorf("ordered: %+v", orders)
 	}
 	if _, err := c.Reload(ctx, false); err == nil || !strings.Contains(err.Error(), "nothing has changed: gw.yaml:3: node: is missing; give one") {
 		t.Errorf("a bad config: %v", err)
@@ -87,7 +96,7 @@ func TestSteering(t *testing.T) {
 func TestSteeringIsStrict(t *testing.T) {
 	sources := testSources()
 	sources.SetTrunk = func(string, string) (TrunkStatus, error) { t.Error("a trunk was changed"); return TrunkStatus{}, nil }
-	sources.Reload = func(bool) ([]Change, error) { t.Error("a reload was begun"); return nil, nil }
+	sources.Reload = func(ReloadOrder) (Reload, error) { t.Error("a reload was begun"); return Reload{}, nil }
 	socket := serve(t, sources)
 	client := http.Client{Timeout: 5 * time.Second, Transport: &http.Transport{
 		DisableKeepAlives: true,

@@ -148,7 +148,7 @@ type daemon struct {
 	// reloading is held by the one reload that runs.
 	reloading sync.Mutex
 	leaving   leavers
-	// listing is held while the kernel engine is told of the plan's peers.
+	// listing is held while the kernel engine is told of the plan's peers, and the plan changes.
 	listing sync.Mutex
 
 	parts

@@ -3,6 +3,7 @@ package app
 import (
 	"context"
 	"io"
+	"net/netip"
 	"time"
 
 	"github.com/tandem-sbc/tandem/pkg/admin"
@@ -26,12 +27,20 @@ type engine interface {
 	Stats() (call.EngineStats, error)
 }
 
+// kernelSide is what the daemon tells the kernel's engine, and asks it.
+type kernelSide interface {
+	// Relist replaces who is known and who is denied; Update follows the realms' devices.
+	Relist(realms []datapath.Realm, deny []netip.Prefix) error
+	Update(realms []datapath.Realm) error
+	Attachments() []datapath.Attachment
+}
+
 // parts of the daemon that others ask.
 type parts struct {
 	engine engine
 	// kernel is the engine if it is the kernel's, else nil; adopted are the flows of a former
 	// process that it found there.
-	kernel  *datapath.Engine
+	kernel  kernelSide
 	adopted []call.FlowKey
 	media   *media.Media
 	records *cdr.Writer

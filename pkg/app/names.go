@@ -89,7 +89,7 @@ func (d *daemon) followNames(ctx context.Context) error {
 			return nil
 		case <-d.renamed:
 		}
-		if err := d.relist(d.plan.Load()); err != nil {
+		if err := d.relist(); err != nil {
 			d.log.Error("the kernel engine does not know the peers that DNS says", "error", err)
 		}
 		select {
@@ -105,23 +105,28 @@ func (l *leavers) leave(t *trunk.Trunk, left []netip.Addr, now time.Time) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	for _, addr := range left {
-		if l.list == nil {
-			l.list = make(map[source]leaver)
-		}
-		l.list[source{t.Realm(), addr}] = leaver{t, now.Add(lingering)}
+		l.add(source{t.Realm(), addr}, t, now)
 	}
+	// The oldest of the trunk's own go.
+	until := make(map[source]time.Time)
 	var all []source
-	for s, o := range l.list {
-		if o.Name() == t.Name() {
-			all = append(all, s)
+	for s, at := range l.list {
+		for _, o := range at {
+			if o.Name() != t.Name() {
+				continue
+			}
+			if _, seen := until[s]; !seen {
+				all = append(all, s)
+			}
+			until[s] = o.until
 		}
 	}
 	if len(all) <= maxLeft {
 		return
 	}
-	slices.SortFunc(all, func(a, b source) int { return l.list[a].until.Compare(l.list[b].until) })
+	slices.SortFunc(all, func(a, b source) int { return until[a].Compare(until[b]) })
 	for _, s := range all[:len(all)-maxLeft] {
-		delete(l.list, s)
+		l.drop(s, func(o leaver) bool { return o.Name() == t.Name() })
 	}
 }
 

@@ -216,7 +216,7 @@ func TestLeaversAreBounded(t *testing.T) {
 	if l.of("here", addr(199)).Name() != "a" || l.of("here", addr(200-maxLeft)).Name() != "a" || l.of("here", addr(199-maxLeft)) != nil {
 		t.Error("it is not the last ones that are known")
 	}
-	if !l.look(now.Add(time.Hour)) || len(l.in("here")) > 0 {
+	if !l.look(now.Add(time.Hour), nobodyInUse) || len(l.in("here")) > 0 {
 		t.Error("without calls they are known for good")
 	}
 }

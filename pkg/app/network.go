@@ -137,17 +137,7 @@ func (d *daemon) buildTunnels() ([]task, error) {
 		if len(n.Tunnels) == 0 {
 			continue
 		}
-		r := ipsec.Realm{
-			Name: n.Name, Namespace: realm.NamespacePath(d.cfg.Node, n.Name), Inner: n.Address.Addr(), ReturnAfter: n.ReturnAfter,
-			Active: active[n.Name],
-		}
-		if d.trunks().MorePeers(n.Name) > 0 {
-			r.Monitor = func() netip.Addr { return d.firstPeer(n.Name) }
-		}
-		for i, t := range d.cfg.TunnelsOf(n.Name) {
-			rank := i + 1
-			r.Tunnels = append(r.Tunnels, ipsec.Tunnel{Config: t, Device: realm.TunnelDevice(n.Name, rank), IfID: uint32(rank)})
-		}
+		r := d.tunnelsOf(n, active[n.Name])
 		options.Realms = append(options.Realms, r)
 		if slices.ContainsFunc(r.Tunnels, func(t ipsec.Tunnel) bool { return t.Keying == ipsec.IKE }) {
 			withIKE = append(withIKE, n.Name)
@@ -166,6 +156,20 @@ func (d *daemon) buildTunnels() ([]task, error) {
 	}
 	d.tunnels = supervisor
 	return []task{{"tunnels", supervisor.Run}}, nil
+}
+
+// tunnelsOf a realm are as they are supervised; active is the one that its traffic leaves by.
+func (d *daemon) tunnelsOf(n realm.Network, active string) ipsec.Realm {
+	r := ipsec.Realm{
+		Name: n.Name, Namespace: realm.NamespacePath(d.cfg.Node, n.Name), Inner: n.Address.Addr(), ReturnAfter: n.ReturnAfter, Active: active,
+		// Also for a realm without trunks: they may come with a reload.
+		Monitor: func() netip.Addr { return d.firstPeer(n.Name) },
+	}
+	for i, t := range d.cfg.TunnelsOf(n.Name) {
+		rank := i + 1
+		r.Tunnels = append(r.Tunnels, ipsec.Tunnel{Config: t, Device: realm.TunnelDevice(n.Name, rank), IfID: uint32(rank)})
+	}
+	return r
 }
 
 // linkChanged has a realm's trunks follow its network. Where there are tunnels these tell more.

@@ -2,10 +2,12 @@ package app
 
 import (
 	"log/slog"
+	"net/netip"
 	"testing"
 
 	"github.com/tandem-sbc/tandem/pkg/b2bua"
 	"github.com/tandem-sbc/tandem/pkg/call"
+	"github.com/tandem-sbc/tandem/pkg/config"
 	"github.com/tandem-sbc/tandem/pkg/realm"
 	"github.com/tandem-sbc/tandem/pkg/trunk"
 )
@@ -45,4 +47,31 @@ func TestTrunksFollowTheLink(t *testing.T) {
 	want("link down", "tunnelled", trunk.InService, "")
 	d.linkChanged(call.Realm{Name: "clear", State: call.RealmDegraded, Reason: "a route is missing"})
 	want("link up", "clear", trunk.Probing, "realm clear is up, and no target has answered OPTIONS since")
+}
+
+// I7: the monitor of a realm's tunnels finds the trunks that a reload brings, also into a realm
+// that had none.
+func TestMonitorOfARealmWithoutTrunks(t *testing.T) {
+	table := func(trunks ...trunk.Config) *plan {
+		t.Helper()
+		tb, err := trunk.New(trunk.Configs{Trunks: trunks}, nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return &plan{trunks: tb}
+	}
+	d := &daemon{cfg: new(config.Config)}
+	d.plan.Store(table())
+	var n realm.Network
+	n.Name = "outside"
+	r := d.tunnelsOf(n, "")
+	if r.Monitor == nil || r.Monitor().IsValid() {
+		t.Fatal("without trunks there is no monitor, or one that asks somebody")
+	}
+	c := trunk.Config{Name: "late", Realm: "outside", Kind: trunk.Carrier, Targets: []string{"198.51.100.9"}}
+	c.SetDefaults()
+	d.plan.Store(table(c))
+	if got := r.Monitor(); got != netip.MustParseAddr("198.51.100.9") {
+		t.Errorf("with a trunk it asks %s", got)
+	}
 }

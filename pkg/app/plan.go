@@ -58,8 +58,9 @@ func (d *daemon) callPlan() b2bua.Plan {
 	return b2bua.Plan{Trunks: p.trunks, Routes: p.routes}
 }
 
-// lingering is how long a peer is known at least after it was taken out of the config: a
-// call may just have begun, and SIP's transactions last for 32 s (RFC 3261 section 17).
+// lingering is how long a peer is known at least after it was taken out of the config, and after
+// no call had to do with it any more: SIP's transactions last for 32 s (RFC 3261 section 17), and
+// who got CANCEL may answer with 200 for as long.
 const lingering = 40 * time.Second
 
 // lookEvery is the time between two looks at who has left.
@@ -80,8 +81,9 @@ type leaver struct {
 // leavers are peers that a reload has taken out of the config. What they send for their
 // running calls is heard until the last one has ended; new calls of theirs are a stranger's.
 type leavers struct {
-	mu   sync.RWMutex
-	list map[source]leaver
+	mu sync.RWMutex
+	// list has whoever has left a source, the last one last.
+	list map[source][]leaver
 }
 
 // begin takes those that former has and next has not; end takes back what was begun for a
@@ -89,34 +91,58 @@ type leavers struct {
 func (l *leavers) begin(former, next *trunk.Table, now time.Time) (end func()) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	var began []source
+	began := make(map[source]*trunk.Trunk)
 	for _, t := range former.All() {
 		for _, target := range t.Health().Targets {
 			s := source{t.Realm(), target.Address.Addr()}
-			if next.ByPeer(s.realm, s.addr) != nil {
-				continue
+			if next.ByPeer(s.realm, s.addr) == nil && l.add(s, t, now) {
+				began[s] = t
 			}
-			if l.list == nil {
-				l.list = make(map[source]leaver)
-			}
-			l.list[s] = leaver{t, now.Add(lingering)}
-			began = append(began, s)
 		}
 	}
 	return func() {
 		l.mu.Lock()
 		defer l.mu.Unlock()
-		for _, s := range began {
-			delete(l.list, s)
+		for s, t := range began {
+			l.drop(s, func(o leaver) bool { return o.Trunk == t })
 		}
 	}
 }
 
-// of finds who has left from a source, or nil.
+// add takes one, or gives it its time anew: then it was there already. mu is held.
+func (l *leavers) add(s source, t *trunk.Trunk, now time.Time) (isNew bool) {
+	at := l.list[s]
+	if i := slices.IndexFunc(at, func(o leaver) bool { return o.Trunk == t }); i >= 0 {
+		at[i].until = now.Add(lingering)
+		return false
+	}
+	if l.list == nil {
+		l.list = make(map[source][]leaver)
+	}
+	l.list[s] = append(at, leaver{t, now.Add(lingering)})
+	return true
+}
+
+// drop forgets some of a source, and reports whether nobody is left there. mu is held.
+func (l *leavers) drop(s source, which func(leaver) bool) (gone bool) {
+	at := slices.DeleteFunc(l.list[s], which)
+	if len(at) > 0 {
+		l.list[s] = at
+		return false
+	}
+	delete(l.list, s)
+	return true
+}
+
+// of finds who has left from a source last, or nil.
 func (l *leavers) of(realm string, src netip.Addr) *trunk.Trunk {
 	l.mu.RLock()
 	defer l.mu.RUnlock()
-	return l.list[source{realm, src.Unmap()}].Trunk
+	at := l.list[source{realm, src.Unmap()}]
+	if len(at) == 0 {
+		return nil
+	}
+	return at[len(at)-1].Trunk
 }
 
 // in lists the addresses that are still known in a realm.
@@ -138,10 +164,12 @@ func (l *leavers) removed(table *trunk.Table) []*trunk.Trunk {
 	defer l.mu.RUnlock()
 	seen := make(map[string]bool)
 	var list []*trunk.Trunk
-	for _, t := range l.list {
-		if table.Trunk(t.Name()) == nil && !seen[t.Name()] && active(t.Trunk) > 0 {
-			seen[t.Name()] = true
-			list = append(list, t.Trunk)
+	for _, at := range l.list {
+		for _, t := range at {
+			if table.Trunk(t.Name()) == nil && !seen[t.Name()] && active(t.Trunk) > 0 {
+				seen[t.Name()] = true
+				list = append(list, t.Trunk)
+			}
 		}
 	}
 	slices.SortFunc(list, func(a, b *trunk.Trunk) int { return strings.Compare(a.Name(), b.Name()) })
@@ -153,17 +181,46 @@ func active(t *trunk.Trunk) int {
 	return s.In.Active + s.Out.Active
 }
 
-// look forgets those whose last call has ended, and reports whether there were any.
-func (l *leavers) look(now time.Time) (gone bool) {
+// look forgets the sources that no call has had to do with for a while, and reports whether
+// there were any. A call has to do with whom it speaks with and, as long as it is not answered,
+// with all that its plan may still lead it to.
+func (l *leavers) look(now time.Time, inUse func() b2bua.InUse) (gone bool) {
+	if l.isEmpty() {
+		return false
+	}
+	use := inUse()
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	for s, t := range l.list {
-		if now.After(t.until) && active(t.Trunk) == 0 {
-			delete(l.list, s)
+	for s, at := range l.list {
+		if s.isUsed(use) {
+			for i := range at {
+				at[i].until = now.Add(lingering)
+			}
+			continue
+		}
+		if l.drop(s, func(t leaver) bool { return now.After(t.until) }) {
 			gone = true
 		}
 	}
 	return gone
+}
+
+func (l *leavers) isEmpty() bool {
+	l.mu.RLock()
+	defer l.mu.RUnlock()
+	return len(l.list) == 0
+}
+
+func (s source) isUsed(use b2bua.InUse) bool {
+	if _, speaks := use.Peers[b2bua.Peer{Realm: s.realm, Addr: s.addr}]; speaks {
+		return true
+	}
+	for table := range use.Hunting {
+		if table.ByPeer(s.realm, s.addr) != nil {
+			return true
+		}
+	}
+	return false
 }
 
 // followLeavers has the kernel engine forget who has left.
@@ -175,10 +232,10 @@ func (d *daemon) followLeavers(ctx context.Context) error {
 		case <-ctx.Done():
 			return nil
 		case now := <-turn.C:
-			if !d.leaving.look(now) {
+			if !d.leaving.look(now, d.gateway.InUse) {
 				continue
 			}
-			if err := d.relist(d.plan.Load()); err != nil {
+			if err := d.relist(); err != nil {
 				d.log.Error("the kernel engine still knows peers that have left", "error", err)
 			}
 		}

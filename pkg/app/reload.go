@@ -7,6 +7,7 @@ import (
 	"slices"
 	"time"
 
+	"github.com/tandem-sbc/tandem/pkg/admin"
 	"github.com/tandem-sbc/tandem/pkg/config"
 	"github.com/tandem-sbc/tandem/pkg/datapath"
 )
@@ -15,32 +16,38 @@ import (
 var errNoFile = errors.New("the daemon was not started with a config file that it could read again")
 
 // reload reads the config file again and takes over what needs no restart: all of it or,
-// with an error, nothing. A dry run only tells what would change. One runs at a time.
-func (d *daemon) reload(dry bool) ([]config.Change, error) {
+// with an error, nothing. A dry run only tells what would change. Whoever has shown that to
+// somebody gives its fingerprint, so that nothing else is done than what was shown; empty takes
+// whatever there is. One runs at a time.
+func (d *daemon) reload(dry bool, shown string) (changes []config.Change, fingerprint string, err error) {
 	d.reloading.Lock()
 	defer d.reloading.Unlock()
 	if d.reread == nil {
-		return nil, errNoFile
+		return nil, "", errNoFile
 	}
 	file, err := d.reread()
 	if err != nil {
-		return nil, err
+		return nil, "", err
 	}
 	former := d.plan.Load()
-	changes := config.Diff(former.cfg, file)
+	fingerprint = config.Fingerprint(former.cfg, file)
+	if shown != "" && shown != fingerprint {
+		return nil, "", admin.ErrConfigMoved
+	}
+	changes = config.Diff(former.cfg, file)
 	next := config.Merge(former.cfg, file)
 	if err := next.Validate().Err(); err != nil {
-		return nil, fmt.Errorf("what could change now does not fit with what takes a restart; restart the gateway, or change less at once: %w", err)
+		return nil, "", fmt.Errorf("what could change now does not fit with what takes a restart; restart the gateway, or change less at once: %w", err)
 	}
 	p, err := newPlan(next, former)
 	if err != nil || dry {
-		return changes, err
+		return changes, fingerprint, err
 	}
 	d.tell(changes)
 	if slices.ContainsFunc(changes, func(c config.Change) bool { return c.Effect != config.Restart }) {
 		err = d.replace(former, p)
 	}
-	return changes, err
+	return changes, fingerprint, err
 }
 
 // tell logs what a reload is about to change, and what it cannot.
@@ -59,17 +66,28 @@ func (d *daemon) tell(changes []config.Change) {
 
 // replace has new calls go by the next plan.
 func (d *daemon) replace(former, next *plan) error {
-	// New peers are known before their calls are, those that leave until theirs have ended.
-	end := d.leaving.begin(former.trunks, next.trunks, time.Now())
-	if err := d.relist(next); err != nil {
-		end()
-		return fmt.Errorf("nothing was changed: kernel media engine: %w", err)
+	if err := d.swap(former, next); err != nil {
+		return fmt.Errorf("kernel media engine: %w", err)
 	}
-	d.plan.Store(next)
 	next.trunks.Adopt()
 	d.bells.changed()
 	d.log.Info("reload: new calls go by the changed config; running calls keep what they began with",
 		"trunks", len(next.cfg.Trunks), "groups", len(next.cfg.Groups), "routes", len(next.cfg.Routes))
+	return nil
+}
+
+// swap has the kernel engine and everybody else go by the next plan. Whoever lists peers
+// meanwhile waits, or the former plan's would stand there again.
+func (d *daemon) swap(former, next *plan) error {
+	d.listing.Lock()
+	defer d.listing.Unlock()
+	// New peers are known before their calls are, those that leave until theirs have ended.
+	end := d.leaving.begin(former.trunks, next.trunks, time.Now())
+	if err := d.list(next); err != nil {
+		end()
+		return err
+	}
+	d.plan.Store(next)
 	return nil
 }
 
@@ -86,13 +104,18 @@ func (d *daemon) realmsNow(p *plan) []datapath.Realm {
 	return realms
 }
 
-// relist tells the kernel engine, if that is the one, who is known and who is denied.
-func (d *daemon) relist(p *plan) error {
+// relist tells the kernel engine who is known and who is denied now.
+func (d *daemon) relist() error {
+	d.listing.Lock()
+	defer d.listing.Unlock()
+	return d.list(d.plan.Load())
+}
+
+// list does so for a plan, if the kernel engine is the one; listing is held.
+func (d *daemon) list(p *plan) error {
 	if d.kernel == nil {
 		return nil
 	}
-	d.listing.Lock()
-	defer d.listing.Unlock()
 	return d.kernel.Relist(d.realmsNow(p), p.cfg.Guard.Deny)
 }
 
@@ -109,7 +132,7 @@ const secretsTimeout = 20 * time.Second
 // hup does what a SIGHUP asks for: the config is reloaded, and secrets, certificates and
 // manual keys are read anew.
 func (d *daemon) hup(ctx context.Context) {
-	if _, err := d.reload(false); err != nil {
+	if _, _, err := d.reload(false, ""); err != nil {
 		d.log.Error("reload: the gateway goes on with the config that it had", "error", err)
 	}
 	d.log.Info("reading secrets, certificates and keys anew")

@@ -2,11 +2,15 @@ package app
 
 import (
 	"context"
+	"encoding/binary"
+	"errors"
 	"fmt"
 	"log/slog"
+	"net"
 	"net/netip"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"syscall"
@@ -14,6 +18,7 @@ import (
 	"time"
 
 	"github.com/google/go-cmp/cmp"
+	"golang.org/x/sys/unix"
 
 	"github.com/tandem-sbc/tandem/pkg/admin"
 	"github.com/tandem-sbc/tandem/pkg/call"
@@ -316,10 +321,40 @@ func TestReloadIsAllOrNothing(t *testing.T) {
 	g.reloadWants(t, false, waiting...) // still
 }
 
+// Issue 5: what is applied is what was shown. If the file, or what runs, is another by then
+// nothing is done.
+func TestReloadAppliesWhatWasShown(t *testing.T) {
+	g := startReloadable(t)
+	limit := func(want int) {
+		t.Helper()
+		if got := g.trunk(t, "a").MaxCalls; got != want {
+			t.Errorf("max_calls is %d, want %d", got, want)
+		}
+	}
+	g.edit(t, "max_calls: 50", "max_calls: 7")
+	shown, err := g.Reload(t.Context(), true)
+	if err != nil || len(shown.Changes) != 2 || shown.Fingerprint == "" {
+		t.Fatalf("dry run: %+v, %v", shown, err)
+	}
+	g.edit(t, "max_calls: 7", "max_calls: 8")
+	if _, err := g.Apply(t.Context(), shown.Fingerprint); !errors.Is(err, admin.ErrConfigMoved) {
+		t.Errorf("the file is another: %v", err)
+	}
+	limit(50)
+	g.edit(t, "max_calls: 8", "max_calls: 7")
+	if done, err := g.Apply(t.Context(), shown.Fingerprint); err != nil || !cmp.Equal(done.Changes, shown.Changes) {
+		t.Errorf("the file is as it was: %+v, %v", done, err)
+	}
+	limit(7)
+	if _, err := g.Apply(t.Context(), shown.Fingerprint); !errors.Is(err, admin.ErrConfigMoved) {
+		t.Errorf("the changes are made already: %v", err)
+	}
+}
+
 // A daemon that was not given a file says so.
 func TestReloadWithoutAFile(t *testing.T) {
 	d := new(daemon)
-	if _, err := d.reload(false); err == nil || !strings.Contains(err.Error(), "config file") {
+	if _, _, err := d.reload(false, ""); err == nil || !strings.Contains(err.Error(), "config file") {
 		t.Errorf("%v", err)
 	}
 }
@@ -436,7 +471,8 @@ func TestRealmLimitsAreHot(t *testing.T) {
 	caller.wantStatus(t, g, 503)
 }
 
-// S13 and issue 5: with the kernel engine a reload changes who is known and who is denied too.
+// S13 and issue 5: with the kernel engine a reload changes who is known and who is denied too, as
+// packets tell.
 func TestReloadWithTheKernelEngine(t *testing.T) {
 	s := newSite(t)
 	daemon, _ := s.start(t, call.EngineKernel)
@@ -454,20 +490,107 @@ func TestReloadWithTheKernelEngine(t *testing.T) {
 		}
 		return api.Reload(t.Context(), false)
 	}
-	const more = "  - {name: more, realm: outside, kind: carrier, targets: [198.51.100.77]}\n"
+	// exits of the outer realm's packets, by reason.
+	exits := func() map[string]uint64 {
+		t.Helper()
+		status, err := api.Status(t.Context())
+		if err != nil || status.Kernel == nil {
+			t.Fatalf("status %+v, %v", status, err)
+		}
+		all := make(map[string]uint64)
+		for _, x := range status.Engine.Exits {
+			if x.Realm == 2 {
+				all[x.Reason] += x.Packets
+			}
+		}
+		return all
+	}
+	const burst = 200 // a stranger may send 50 a second
+	const passed, denied, dropped = "not-media", "denied", "sip-budget"
+	want := func(when, source, fate string) {
+		t.Helper()
+		before := exits()
+		s.flood(t, source, burst)
+		var after map[string]uint64
+		eventually(t, when+": all packets of "+source+" are counted", func() bool {
+			after = exits()
+			return after[passed]+after[denied]+after[dropped] >= before[passed]+before[denied]+before[dropped]+burst
+		})
+		for _, reason := range []string{denied, dropped} {
+			if n := after[reason] - before[reason]; (n > 0) != (reason == fate) || fate == denied && n > 0 && n != burst {
+				t.Errorf("%s: of %d packets of %s are %d %s, want all %s", when, burst, source, n, reason, fate)
+			}
+		}
+	}
+	const newcomer, enemy, other = "198.51.100.77", "203.0.113.7", "172.16.3.7"
+	want("at first", newcomer, dropped)
+	want("at first", enemy, dropped)
+
+	const more = "  - {name: more, realm: outside, kind: carrier, targets: [" + newcomer + "]}\n"
 	r, err := reload("{deny: [203.0.113.0/24]}", more)
 	if err != nil || len(r.Changes) != 2 || r.Changes[0].Text != "guard.deny [] -> [203.0.113.0/24]: hot" || r.Changes[1].Text != "trunks[more] added: hot" {
 		t.Errorf("%+v, %v", r, err)
 	}
-	var denied []string
+	want("with a trunk more", newcomer, passed)
+	want("with a trunk more", enemy, denied)
+
+	var many []string
 	for i := range 990 {
-		denied = append(denied, fmt.Sprintf("172.16.%d.%d/32", i/256, i%256))
+		many = append(many, fmt.Sprintf("172.16.%d.%d/32", i/256, i%256))
 	}
-	if r, err = reload("{deny: ["+strings.Join(denied, ", ")+"]}", ""); err != nil || r.Changes[1].Text != "trunks[more] removed: drain" {
+	if r, err = reload("{deny: ["+strings.Join(many, ", ")+"]}", ""); err != nil || r.Changes[1].Text != "trunks[more] removed: drain" {
 		t.Errorf("%+v, %v", r, err)
 	}
-	status, err := api.Status(t.Context())
-	if err != nil || status.Kernel == nil {
-		t.Errorf("status %+v, %v", status, err)
+	want("just after it was removed", newcomer, passed)
+	want("without the denial", enemy, dropped)
+	want("with many denials", other, denied)
+	// The last of a list that is too long to be shown.
+	last := many[len(many)-1]
+	if r, err = reload("{deny: ["+strings.Join(many[:len(many)-1], ", ")+"]}", ""); err != nil || len(r.Changes) != 1 || r.Changes[0].Text != "guard.deny -"+last+": hot" {
+		t.Errorf("%+v, %v", r, err)
 	}
+	want("with one denial less", strings.TrimSuffix(last, "/32"), dropped)
+}
+
+// flood sends SIP to the gateway's outer address, by the wire that its outer device is at.
+func (s *site) flood(t *testing.T, source string, packets int) {
+	t.Helper()
+	var err error
+	s.space.Do(func() { err = flood(netip.MustParseAddr(source), packets) })
+	if err != nil {
+		t.Fatal(err)
+	}
+}
+
+func flood(source netip.Addr, packets int) error {
+	from, err := net.InterfaceByName("tdmin")
+	if err != nil {
+		return err
+	}
+	to, err := net.InterfaceByName("tdmout")
+	if err != nil {
+		return err
+	}
+	const payload = "OPTIONS sip:198.51.100.1 SIP/2.0\r\n\r\n"
+	frame := slices.Concat(to.HardwareAddr, from.HardwareAddr, []byte{0x08, 0x00})
+	header := []byte{0x45, 0, 0, 0, 0, 0, 0x40, 0, 64, unix.IPPROTO_UDP, 0, 0}
+	binary.BigEndian.PutUint16(header[2:], uint16(28+len(payload)))
+	header = slices.Concat(header, source.AsSlice(), []byte{198, 51, 100, 1})
+	sum := uint32(0)
+	for i := 0; i < len(header); i += 2 {
+		sum += uint32(binary.BigEndian.Uint16(header[i:]))
+	}
+	binary.BigEndian.PutUint16(header[10:], ^uint16(sum+sum>>16)) // RFC 1071; the sum has less than 20 bits
+	udp := binary.BigEndian.AppendUint16([]byte{0x13, 0xc4, 0x13, 0xc4}, uint16(8+len(payload)))
+	frame = slices.Concat(frame, header, udp, []byte{0, 0}, []byte(payload))
+
+	socket, err := unix.Socket(unix.AF_PACKET, unix.SOCK_RAW, 0)
+	if err != nil {
+		return err
+	}
+	at := &unix.SockaddrLinklayer{Ifindex: from.Index}
+	for range packets {
+		err = errors.Join(err, unix.Sendto(socket, frame, 0, at))
+	}
+	return errors.Join(err, unix.Close(socket))
 }

@@ -97,7 +97,7 @@ func (d *daemon) metricsSources() metrics.Sources {
 			t := d.gateway.Totals()
 			return metrics.Calls{Active: t.Active, Total: uint64(t.Total), Answered: uint64(t.Answered), Failed: uint64(t.Failed)}
 		},
-		Trunks: d.trunkMetrics,
+		Trunks: d.trunkMetrics, Groups: d.groupMetrics,
 		SIP: func() []metrics.SIP {
 			var list []metrics.SIP
 			all := d.stacks.all()

@@ -53,7 +53,8 @@ func namesOf(s trunk.Status) []admin.TrunkName {
 
 func adminDirection(s trunk.DirectionStat) admin.TrunkDirection {
 	return admin.TrunkDirection{
-		Active: s.Active, Attempts: s.Attempts, Answers: s.Answers, Failures: s.Failures, Refused: s.Refused, Recent: admin.TrunkWindow(s.Window),
+		Active: s.Active, Attempts: s.Attempts, Answers: s.Answers, Failures: s.Failures, Outcomes: s.Outcomes, Refused: s.Refused,
+		Recent: admin.TrunkWindow(s.Window),
 	}
 }
 
@@ -83,10 +84,10 @@ func (d *daemon) setTrunk(name, state string) (admin.TrunkStatus, error) {
 	return adminTrunk(t), nil
 }
 
-// adminReload has changes in the API's words.
-func (d *daemon) adminReload(dry bool) ([]admin.Change, error) {
-	changes, err := d.reload(dry)
-	return adminChanges(changes), err
+// adminReload has a reload in the API's words.
+func (d *daemon) adminReload(o admin.ReloadOrder) (admin.Reload, error) {
+	changes, fingerprint, err := d.reload(o.DryRun, o.Fingerprint)
+	return admin.Reload{Changes: adminChanges(changes), Fingerprint: fingerprint}, err
 }
 
 func adminChanges(changes []config.Change) []admin.Change {
@@ -111,7 +112,7 @@ func (d *daemon) trunkMetrics() []metrics.Trunk {
 		}
 		for _, at := range h.Targets {
 			m.Targets = append(m.Targets, metrics.TrunkTarget{
-				Address: at.Address.String(), Alive: at.State != trunk.OutOfService, RoundTrip: at.RoundTrip.Seconds(),
+				Address: at.Address.String(), Alive: at.State != trunk.OutOfService, RoundTrip: at.RoundTrip.Seconds(), Failures: at.Failures,
 			})
 		}
 		list = append(list, m)
@@ -119,8 +120,19 @@ func (d *daemon) trunkMetrics() []metrics.Trunk {
 	return list
 }
 
+// groupMetrics are what the members of each group get.
+func (d *daemon) groupMetrics() []metrics.GroupMember {
+	var list []metrics.GroupMember
+	for _, g := range d.trunks().Groups() {
+		for _, m := range g.Members {
+			list = append(list, metrics.GroupMember{Group: g.Name, Trunk: m.Trunk, Share: m.Share / 100, Multiplier: float64(m.Multiplier) / 1000})
+		}
+	}
+	return list
+}
+
 func trunkDirection(s trunk.DirectionStat) metrics.TrunkDirection {
-	d := metrics.TrunkDirection{Active: s.Active, Attempts: s.Attempts, Answers: s.Answers, Failures: s.Failures, Refused: s.Refused}
+	d := metrics.TrunkDirection{Active: s.Active, Attempts: s.Attempts, Answers: s.Answers, Failures: s.Failures, Outcomes: s.Outcomes, Refused: s.Refused}
 	for _, n := range s.Window.Classes {
 		d.Recent.Decided += n
 	}

@@ -1,13 +1,16 @@
 package config
 
 import (
+	"crypto/sha256"
 	"encoding"
+	"encoding/hex"
 	"fmt"
 	"reflect"
 	"slices"
 	"strconv"
 	"strings"
 	"time"
+	"unicode/utf8"
 )
 
 // Effects of a change.
@@ -24,9 +27,12 @@ const (
 type Change struct {
 	// Path of the key; entries of lists are called by their names: "trunks[carrier-b].max_calls".
 	Path string
-	// Old and New are as the file has them; Old is empty for an entry that was added, New for
-	// one that was removed. Of secrets neither is shown.
+	// Old and New are as the file has them, cut if they are long; Old is empty for an entry that
+	// was added, New for one that was removed. Of secrets neither is shown.
 	Old, New string
+	// Items is what differs in a list that is too long to be read twice: "+a, -b". Empty for
+	// what Old and New show whole.
+	Items string
 	// Effect is Hot, Drain or Restart.
 	Effect string
 }
@@ -43,6 +49,8 @@ func (c Change) String() string {
 		return fmt.Sprintf("%s removed: %s", c.Path, c.Effect)
 	case c.Old == hidden:
 		return fmt.Sprintf("%s changed: %s", c.Path, c.Effect)
+	case c.Items != "":
+		return fmt.Sprintf("%s %s: %s", c.Path, c.Items, c.Effect)
 	}
 	return fmt.Sprintf("%s %s -> %s: %s", c.Path, c.Old, c.New, c.Effect)
 }
@@ -52,6 +60,13 @@ func (c Change) String() string {
 func Diff(running, file *Config) []Change {
 	next := Merge(running, file)
 	return append(compare(running, next, Hot), compare(next, file, Restart)...)
+}
+
+// Fingerprint of what Diff would tell, whole: two of one process are equal if nothing was
+// changed between them, neither what runs nor the file.
+func Fingerprint(running, file *Config) string {
+	sum := sha256.Sum256(fmt.Appendf(nil, "%#v\n%#v", *running, *file))
+	return hex.EncodeToString(sum[:16])
 }
 
 // compare lists what differs, in the order of the keys.
@@ -67,7 +82,17 @@ type differ struct {
 }
 
 func (d *differ) add(path, before, after, effect string) {
-	d.changes = append(d.changes, Change{path, before, after, effect})
+	d.changes = append(d.changes, Change{Path: path, Old: before, New: after, Effect: effect})
+}
+
+// addList adds a list that has changed, however little of it.
+func (d *differ) addList(path string, before, after []string) {
+	was, is := listText(before), listText(after)
+	c := Change{Path: path, Old: cut(was), New: cut(is), Effect: d.effect}
+	if c.Old != was || c.New != is {
+		c.Items = itemChanges(before, after)
+	}
+	d.changes = append(d.changes, c)
 }
 
 func (d *differ) keys(before, after reflect.Value, path string) {
@@ -79,11 +104,33 @@ func (d *differ) keys(before, after reflect.Value, path string) {
 		case isEntries(f.typ):
 			d.entries(b, a, at)
 		case !reflect.DeepEqual(b.Interface(), a.Interface()):
-			if was, is := valueText(b), valueText(a); was != is || was == hidden {
-				d.add(at, was, is, d.effect)
-			}
+			d.value(f, b, a, at)
 		}
 	}
+}
+
+// value compares what is no map by how it is written: forms of the same make no difference.
+func (d *differ) value(f field, before, after reflect.Value, path string) {
+	switch {
+	case kindOf(f.typ) != kindList:
+		if was, is := valueText(before), valueText(after); was != is || was == hidden {
+			d.add(path, was, is, d.effect)
+		}
+	case f.leftOut != "" && before.IsNil() != after.IsNil():
+		d.add(path, cut(listOrDefault(before)), cut(listOrDefault(after)), d.effect)
+	default:
+		if was, is := itemTexts(before), itemTexts(after); !slices.Equal(was, is) {
+			d.addList(path, was, is)
+		}
+	}
+}
+
+// listOrDefault is a list whose key may be left out, which is not the same as empty.
+func listOrDefault(list reflect.Value) string {
+	if list.IsNil() {
+		return "default"
+	}
+	return listText(itemTexts(list))
 }
 
 // entries compares lists of maps. What has a name is found by it, wherever it stands;
@@ -109,7 +156,7 @@ func (d *differ) entries(before, after reflect.Value, path string) {
 		}
 	}
 	if first, then := both(was, isAt), both(is, wasAt); !slices.Equal(first, then) {
-		d.add(path, listText(first), listText(then), d.effect)
+		d.addList(path, first, then)
 	}
 }
 
@@ -160,7 +207,7 @@ const hidden = "(not shown)"
 // maxShown bounds a value that is shown, in characters.
 const maxShown = 200
 
-// valueText is a value as the file has it.
+// valueText is a value as the file has it, whole.
 func valueText(v reflect.Value) string {
 	switch kindOf(v.Type()) {
 	case kindDuration:
@@ -170,21 +217,64 @@ func valueText(v reflect.Value) string {
 	case kindString:
 		return stringText(v.String())
 	case kindList:
-		items := make([]string, v.Len())
-		for i := range items {
-			items[i] = valueText(v.Index(i))
-		}
-		return listText(items)
+		return listText(itemTexts(v))
 	}
 	return fmt.Sprint(v.Interface())
 }
 
-func listText(items []string) string {
-	text := "[" + strings.Join(items, ", ") + "]"
+func itemTexts(list reflect.Value) []string {
+	items := make([]string, list.Len())
+	for i := range items {
+		items[i] = valueText(list.Index(i))
+	}
+	return items
+}
+
+func listText(items []string) string { return "[" + strings.Join(items, ", ") + "]" }
+
+// cut is a text as it is shown.
+func cut(text string) string {
 	if r := []rune(text); len(r) > maxShown {
 		return string(r[:maxShown]) + "..."
 	}
 	return text
+}
+
+// itemChanges tells two lists apart: "+203.0.113.0/24, -192.0.2.0/24", as much as may be shown.
+func itemChanges(before, after []string) string {
+	// An item may be there several times, as in a list of targets.
+	left := make(map[string]int, len(before))
+	for _, item := range before {
+		left[item]++
+	}
+	var changes []string
+	for _, item := range after {
+		if left[item]--; left[item] < 0 {
+			changes = append(changes, "+"+item)
+			left[item] = 0
+		}
+	}
+	for _, item := range before {
+		if left[item] > 0 {
+			left[item]--
+			changes = append(changes, "-"+item)
+		}
+	}
+	if len(changes) == 0 {
+		return "in another order"
+	}
+	var b strings.Builder
+	for i, change := range changes {
+		if i > 0 && utf8.RuneCountInString(b.String())+utf8.RuneCountInString(change) > maxShown {
+			fmt.Fprintf(&b, " and %d more", len(changes)-i)
+			break
+		}
+		if i > 0 {
+			b.WriteString(", ")
+		}
+		b.WriteString(cut(change))
+	}
+	return b.String()
 }
 
 func markedText(v reflect.Value) string {

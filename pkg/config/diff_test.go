@@ -1,6 +1,7 @@
 package config
 
 import (
+	"fmt"
 	"os"
 	"slices"
 	"strings"
@@ -104,6 +105,11 @@ func TestDiff(t *testing.T) {
 		}, []string{
 			"realms[third] added: restart", "trunks[carrier-b].realm outside -> third: restart", "trunks[carrier-b].targets [198.51.100.20] -> [203.0.114.10]: restart",
 		}},
+		{"a default is left and an empty list given", []string{"strategy: weighted", "strategy: weighted\n    retry_sip: []"},
+			[]string{"groups[carriers].retry_sip default -> []: hot"}},
+		{"a default is given", []string{"strategy: weighted", "strategy: weighted\n    retry_q850: [34, 41-42]"},
+			[]string{"groups[carriers].retry_q850 default -> [34, 41-42]: hot"}},
+		{"an empty list where none means the same", []string{"codecs: [PCMA, PCMU]}", "codecs: [PCMA, PCMU], media_prefixes: []}"}, nil},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			running, file := edited(t), edited(t, tt.pairs...)
@@ -118,6 +124,12 @@ func TestDiff(t *testing.T) {
 			if diff := cmp.Diff(tt.want, got); diff != "" {
 				t.Errorf("-want +got:\n%s", diff)
 			}
+			if same := Fingerprint(running, file) == Fingerprint(edited(t), edited(t)); same != (len(got) == 0) && tt.name != "an empty list where none means the same" {
+				t.Errorf("the fingerprint is that of no change: %t, with %d changes", same, len(got))
+			}
+			if Fingerprint(running, file) != Fingerprint(edited(t), edited(t, tt.pairs...)) {
+				t.Error("the same has two fingerprints")
+			}
 			next := Merge(running, file)
 			if err := next.Validate().Err(); err != nil {
 				t.Errorf("what is taken over is not whole: %v", err)
@@ -129,6 +141,56 @@ func TestDiff(t *testing.T) {
 				t.Errorf("the running config has changed: %v", diff)
 			}
 		})
+	}
+}
+
+// A change is seen wherever it is in a list that is too long to be shown: a denied network that
+// is not denied would be let in.
+func TestDiffOfLongLists(t *testing.T) {
+	var many []string
+	for i := range 40 {
+		many = append(many, fmt.Sprintf("198.18.%d.0/24", i))
+	}
+	text := func(networks ...string) string { return "deny: [" + strings.Join(networks, ", ") + "]" }
+	swapped := slices.Clone(many)
+	swapped[38], swapped[39] = swapped[39], swapped[38]
+	for _, tt := range []struct {
+		name          string
+		before, after []string
+		want          string
+	}{
+		{"one more", many, append(slices.Clone(many), "203.0.114.0/24"), "guard.deny +203.0.114.0/24: hot"},
+		{"another one", many, append(slices.Clone(many[:39]), "203.0.114.0/24"), "guard.deny +203.0.114.0/24, -198.18.39.0/24: hot"},
+		{"another order", many, swapped, "guard.deny in another order: hot"},
+		{"from one to many", many[:1], many, "guard.deny +198.18.1.0/24, +198.18.2.0/24, +198.18.3.0/24, +198.18.4.0/24, +198.18.5.0/24, +198.18.6.0/24, " +
+			"+198.18.7.0/24, +198.18.8.0/24, +198.18.9.0/24, +198.18.10.0/24, +198.18.11.0/24, +198.18.12.0/24 and 27 more: hot"},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			running, file := edited(t, "deny: [203.0.113.0/24]", text(tt.before...)), edited(t, "deny: [203.0.113.0/24]", text(tt.after...))
+			changes := Diff(running, file)
+			if len(changes) != 1 || changes[0].String() != tt.want {
+				t.Errorf("changes %v, want %s", changes, tt.want)
+			}
+			if len(changes) == 1 && max(len(changes[0].Old), len(changes[0].New)) > maxShown+len("...") {
+				t.Errorf("they are not cut: %+v", changes[0])
+			}
+			if got := Merge(running, file).Guard.Deny; !slices.Equal(got, file.Guard.Deny) {
+				t.Errorf("what is taken over: %v", got)
+			}
+		})
+	}
+}
+
+// An item that is there several times is counted.
+func TestItemChanges(t *testing.T) {
+	for _, tt := range []struct {
+		before, after, want string
+	}{
+		{"a a b", "a b", "-a"}, {"a b", "b a a", "+a"}, {"a", "b b", "+b, +b, -a"}, {"a b", "b a", "in another order"},
+	} {
+		if got := itemChanges(strings.Fields(tt.before), strings.Fields(tt.after)); got != tt.want {
+			t.Errorf("%s to %s: %s, want %s", tt.before, tt.after, got, tt.want)
+		}
 	}
 }
 

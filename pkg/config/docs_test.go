@@ -55,6 +55,26 @@ func TestReferenceConfig(t *testing.T) {
 	}
 }
 
+// The whole config in the README is one: whoever copies it is not told off.
+func TestREADMEExample(t *testing.T) {
+	text, err := os.ReadFile("../../README.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	blocks := regexp.MustCompile("(?s)```yaml\n(node:.*?)```").FindAllSubmatch(text, -1)
+	if len(blocks) == 0 {
+		t.Error("README.md has no example")
+	}
+	for _, b := range blocks {
+		if _, err := Parse("README.md", b[1]); err != nil {
+			t.Errorf("%v\nin\n%s", err, b[1])
+		}
+		if err := compileSchema(t).Validate(yamlValue(t, b[1])); err != nil {
+			t.Errorf("against the schema: %v", err)
+		}
+	}
+}
+
 // What the reference config calls a default can be left out.
 func TestReferenceConfigDefaults(t *testing.T) {
 	data, err := os.ReadFile("../../docs/tandem.yaml")

@@ -29,6 +29,13 @@ type field struct {
 	required bool
 	// hot keys, and all below them, count without a restart.
 	hot bool
+	// leftOut is what a list means that the file leaves out, if that is not an empty one.
+	leftOut string
+}
+
+// leftOut has the lists whose default hangs on other keys: an empty one is not the same.
+var leftOut = map[reflect.Type]map[string]string{
+	reflect.TypeFor[trunk.GroupConfig](): {"retry_sip": "by kind", "retry_q850": "by kind"},
 }
 
 // fields lists the keys of a config struct in their order.
@@ -38,6 +45,7 @@ func fields(t reflect.Type) []field {
 		sf := t.Field(i)
 		f := field{key: sf.Tag.Get("yaml"), index: i, typ: sf.Type, doc: sf.Tag.Get("doc"), required: sf.Tag.Get("required") == "true", hot: sf.Tag.Get("reload") == Hot}
 		f.low, f.high, _ = strings.Cut(sf.Tag.Get("range"), "-")
+		f.leftOut = leftOut[t][f.key]
 		f.items = maxItems
 		if n, err := strconv.Atoi(sf.Tag.Get("items")); err == nil {
 			f.items = n

@@ -119,6 +119,9 @@ func defaultName(f field, v reflect.Value) string {
 	if kindOf(f.typ) == kindMap {
 		return "see below"
 	}
+	if f.leftOut != "" {
+		return f.leftOut
+	}
 	d := defaultOf(f, v)
 	if d == nil {
 		return "none"

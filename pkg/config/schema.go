@@ -105,9 +105,9 @@ func defaultItem(t reflect.Type) reflect.Value {
 }
 
 // defaultOf is the value that a key has when the file leaves it out, as it would be
-// written, or nil if it is required or has none.
+// written, or nil if it is required or has none that one could write.
 func defaultOf(f field, v reflect.Value) any {
-	if f.required || f.key == "" {
+	if f.required || f.key == "" || f.leftOut != "" {
 		return nil
 	}
 	switch kindOf(f.typ) {

@@ -43,6 +43,7 @@ func (c *Collector) Collect(ch chan<- prometheus.Metric) {
 	e.add(buildInfo, 1, c.sources.Version, runtime.Version(), c.sources.Node)
 	c.calls(e)
 	c.trunks(e)
+	c.groups(e)
 	c.networks(e)
 	c.tunnels(e)
 	c.media(e)

@@ -50,6 +50,17 @@ var (
 	trunkRTT    = gauge("trunk_probe_rtt_seconds",
 		"Round trip of the last OPTIONS that an address of a trunk answered; no sample before the first.", "trunk", "realm", "target")
 
+	trunkOutcomes = counter("trunk_outcomes_total",
+		"What became of a trunk's attempts, by class: calls, what the called party did, and what was the network's fault.",
+		"trunk", "realm", "direction", "class")
+	trunkProbeFailures = counter("trunk_target_probe_failures_total",
+		"OPTIONS to an address of a trunk without an answer that says it takes calls.", "trunk", "realm", "target")
+
+	groupShare = gauge("group_member_share",
+		"Share of a group's first choices that a member gets now, 0 to 1; 0 where the strategy does not go by weights.", "group", "trunk")
+	groupMultiplier = gauge("group_member_multiplier",
+		"What an adaptive group makes of a member's weight, 0.1 to 1; 1 changes nothing.", "group", "trunk")
+
 	realmUp = gauge("realm_up",
 		"Whether a realm's network can carry calls: 1 if it can, also while something of it is not as the config wants it, else 0.", "realm")
 	realmState   = gauge("realm_state", "State of a realm's network: 1 for the state it is in, 0 for the others.", "realm", "state")
@@ -152,6 +163,7 @@ var families = []family{
 	callsActive, callsTotal, callsAnswered, callsFailed, callsEnded,
 	trunkActive, trunkAttempts, trunkCalls, trunkMaxCalls, trunkInService,
 	trunkState, trunkChanges, trunkMaxRate, trunkRefused, trunkASR, trunkNER, trunkPDD, trunkACD, trunkTarget, trunkRTT,
+	trunkOutcomes, trunkProbeFailures, groupShare, groupMultiplier,
 	realmUp, realmState, realmObjects, realmRepairs, realmLeaks,
 	tunnelInfo, tunnelUp, tunnelActive, tunnelState, tunnelCause, tunnelEstablished,
 	tunnelRekeys, tunnelBytes, tunnelPackets, tunnelErrors, tunnelFailures, tunnelDPD, monitorRTT, monitorMissed,

@@ -54,12 +54,15 @@ func testSources() Sources {
 			return []Trunk{{
 				Name: "genesys", Realm: "platform", Kind: "platform", InService: true, State: "in-service", Changes: 2, MaxCalls: 100, MaxRate: 8,
 				In: TrunkDirection{
-					Active: 1, Attempts: 12, Answers: 9, Failures: 2, Refused: map[string]uint64{"rate": 3},
+					Active: 1, Attempts: 12, Answers: 9, Failures: 2, Outcomes: map[string]uint64{"answered": 9, "busy": 1, "silent": 1}, Refused: map[string]uint64{"rate": 3},
 					Recent: TrunkRecent{Decided: 10, ASR: 0.8, NER: 0.9, PDD: 1.5, ACD: 90},
 				},
 				Out:     TrunkDirection{Attempts: 5, Answers: 5},
-				Targets: []TrunkTarget{{Address: "192.0.2.10:5060", Alive: true, RoundTrip: 0.004}, {Address: "192.0.2.11:5060"}},
+				Targets: []TrunkTarget{{Address: "192.0.2.10:5060", Alive: true, RoundTrip: 0.004}, {Address: "192.0.2.11:5060", Failures: 3}},
 			}}
+		},
+		Groups: func() []GroupMember {
+			return []GroupMember{{Group: "carriers", Trunk: "carrier-a", Share: 0.75, Multiplier: 1}, {Group: "carriers", Trunk: "carrier-b", Share: 0.25, Multiplier: 0.8}}
 		},
 		Networks: testNetworks,
 		Tunnels:  testTunnels,
@@ -156,6 +159,32 @@ func TestConventions(t *testing.T) {
 	}
 }
 
+// TestREADMEHasTrunkMetrics: the table of the README has each family about trunks and groups, but
+// those of media, and no other.
+func TestREADMEHasTrunkMetrics(t *testing.T) {
+	text, err := os.ReadFile("../../README.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	told := make(map[string]bool)
+	for _, name := range regexp.MustCompile("`(tandem_(?:trunk|group)_[a-z_]+)`").FindAllStringSubmatch(string(text), -1) {
+		told[name[1]] = true
+	}
+	for _, f := range families {
+		name := nameOf(f)
+		if (strings.HasPrefix(name, "tandem_trunk_") || strings.HasPrefix(name, "tandem_group_")) && !strings.HasPrefix(name, "tandem_trunk_media_") && !told[name] {
+			t.Errorf("README.md does not tell of %s", name)
+		}
+		delete(told, name)
+	}
+	for name := range told {
+		if strings.HasPrefix(name, "tandem_trunk_call_") {
+			continue // histograms of ended calls
+		}
+		t.Errorf("README.md tells of %s, which is not there", name)
+	}
+}
+
 // nameOf reads a family's name: a Desc gives it only in its text.
 func nameOf(f family) string {
 	_, rest, _ := strings.Cut(f.desc.String(), `fqName: "`)
@@ -167,7 +196,7 @@ func nameOf(f family) string {
 func TestNeverLabelledByCall(t *testing.T) {
 	known := []string{
 		"version", "goversion", "node", "trunk", "realm", "kind", "direction", "result", "engine", "path", "reason", "verdict", "method", "class", "cause",
-		"device", "hook", "mode", "quality", "le", "state", "tunnel", "keying", "rank", "target",
+		"device", "hook", "mode", "quality", "le", "state", "tunnel", "keying", "rank", "target", "group",
 	}
 	for _, sample := range regexp.MustCompile(`\{.*\}`).FindAllString(scrape(t, testSources()), -1) {
 		for _, label := range regexp.MustCompile(`(\w+)="`).FindAllStringSubmatch(sample, -1) {

@@ -16,6 +16,8 @@ type Sources struct {
 	Attachments func() []Attachment
 	Calls       func() Calls
 	Trunks      func() []Trunk
+	// Groups has the members of all groups.
+	Groups func() []GroupMember
 	// Networks are the realms' networks (N9), Tunnels all tunnels of all realms (I7).
 	Networks func() []call.Realm
 	Tunnels  func() []call.Tunnel
@@ -59,6 +61,8 @@ type Trunk struct {
 type TrunkDirection struct {
 	Active                      int
 	Attempts, Answers, Failures uint64
+	// Outcomes counts what became of attempts, by one of outcomes.
+	Outcomes map[string]uint64
 	// Refused counts calls that got no slot, by reason.
 	Refused map[string]uint64
 	Recent  TrunkRecent
@@ -81,6 +85,18 @@ type TrunkTarget struct {
 	Alive bool
 	// RoundTrip of the last probe that was answered, in seconds; 0 is none.
 	RoundTrip float64
+	// Failures of probes since start.
+	Failures uint64
+}
+
+// GroupMember is a trunk in a group.
+type GroupMember struct {
+	Group, Trunk string
+	// Share of the group's first choices that the member gets now, 0-1; 0 where the strategy does
+	// not go by weights.
+	Share float64
+	// Multiplier is what an adaptive group makes of the weight, 0.1-1; 1 changes nothing.
+	Multiplier float64
 }
 
 // TrunkMedia is what the peers of one trunk sent in calls that were answered, early media included.

@@ -7,6 +7,20 @@ var trunkStates = []string{"in-service", "degraded", "probing", "out-of-service"
 // REGISTER requests (T5).
 var refusals = []string{"full", "realm-full", "rate", "realm-rate", "closed", "register-rate"}
 
+// outcomes are all that an attempt can come to (T6).
+var outcomes = []string{"answered", "busy", "no-answer", "rejected", "bad-number", "refused", "failed", "silent", "moved"}
+
+// groups sends how calls are shared among the members of groups (T2, T14).
+func (c *Collector) groups(e emitter) {
+	if c.sources.Groups == nil {
+		return
+	}
+	for _, m := range c.sources.Groups() {
+		e.add(groupShare, m.Share, m.Group, m.Trunk)
+		e.add(groupMultiplier, m.Multiplier, m.Group, m.Trunk)
+	}
+}
+
 func (c *Collector) trunks(e emitter) {
 	if c.sources.Trunks == nil {
 		return
@@ -23,6 +37,7 @@ func (c *Collector) trunks(e emitter) {
 		e.trunkDirection(t, "out", t.Out)
 		for _, at := range t.Targets {
 			e.add(trunkTarget, oneIf(at.Alive), t.Name, t.Realm, at.Address)
+			e.add(trunkProbeFailures, float64(at.Failures), t.Name, t.Realm, at.Address)
 			if at.RoundTrip > 0 {
 				e.add(trunkRTT, at.RoundTrip, t.Name, t.Realm, at.Address)
 			}
@@ -35,6 +50,9 @@ func (e emitter) trunkDirection(t Trunk, direction string, d TrunkDirection) {
 	e.add(trunkAttempts, float64(d.Attempts), t.Name, t.Realm, direction)
 	e.add(trunkCalls, float64(d.Answers), t.Name, t.Realm, direction, "answered")
 	e.add(trunkCalls, float64(d.Failures), t.Name, t.Realm, direction, "failed")
+	for _, class := range outcomes {
+		e.add(trunkOutcomes, float64(d.Outcomes[class]), t.Name, t.Realm, direction, class)
+	}
 	for _, reason := range refusals {
 		e.add(trunkRefused, float64(d.Refused[reason]), t.Name, t.Realm, direction, reason)
 	}

@@ -47,7 +47,7 @@ type Config struct {
 	// MTU is that of the device with the realm's address, or of the tunnels' outer side, in bytes.
 	MTU uint16 `yaml:"mtu" json:"mtu" range:"0-9000" doc:"MTU of the realm's device, 576-9000 bytes; 0 leaves it as it is. That of a tunnel is the tunnel's own."`
 	// MaxCalls and MaxRate bound all trunks of the realm together (T3, T4).
-	MaxCalls int       `yaml:"max_calls" json:"max_calls" range:"0-1000000" reload:"hot" doc:"Most calls at once of all trunks of the realm together, both directions; 0 is no limit of the realm's own. Beyond it calls from the realm get 503 with Retry-After, and calls to it go by trunks of others."`
+	MaxCalls int       `yaml:"max_calls" json:"max_calls" range:"0-1000000" reload:"hot" doc:"Most calls at once of all trunks of the realm together, both directions: a call between two trunks of the realm counts twice. 0 is no limit of the realm's own. Beyond it calls from the realm get 503 with Retry-After, and calls to it go by trunks of others."`
 	MaxRate  call.Rate `yaml:"max_rate" json:"max_rate,omitzero" reload:"hot" doc:"Most new calls in a time of all trunks of the realm together, e.g. 40/5s, each direction by itself; so many may come at once. Left out, there is no limit."`
 	// DNS is for names among the targets of the realm's trunks (T9).
 	DNS resolve.Config `yaml:"dns" json:"dns,omitzero" doc:"DNS that names among the targets of the realm's trunks are looked up by."`

@@ -64,7 +64,7 @@ type Config struct {
 	MaxRegisterRate call.Rate `yaml:"max_register_rate" json:"max_register_rate,omitzero" doc:"Most REGISTER requests in a time that the trunk may send, e.g. 40/5s; so many may come at once, and a repetition is not one more. Left out, there is no limit. Beyond it they get 503 with Retry-After; within it 405 as long as Tandem has no registrar."`
 
 	Probe         string        `yaml:"probe" json:"probe" enum:"options,none" doc:"How the gateway finds out whether a target is there: options asks each with OPTIONS; any final answer but those of probe_failures says yes. With none, calls alone tell, and a trunk whose realm's tunnel has come up is in service at once."`
-	ProbeInterval time.Duration `yaml:"probe_interval" json:"probe_interval" range:"0s-10m" doc:"Time from one OPTIONS to a target to the next; 0s is 25s to 34s by the trunk's name, so that the trunks take turns; otherwise at least 1s. Retry-After of a 429 or 503 makes it longer."`
+	ProbeInterval time.Duration `yaml:"probe_interval" json:"probe_interval" range:"0s-10m" doc:"Time from one OPTIONS to a target to the next; 0s is 25s to 35s by the trunk's name, so that the trunks take turns; otherwise at least 1s. Retry-After of a 429 or 503 makes it longer."`
 	ProbeTimeout  time.Duration `yaml:"probe_timeout" json:"probe_timeout" range:"100ms-32s" doc:"How long an answer to OPTIONS is waited for."`
 	ProbeRetries  int           `yaml:"probe_retries" json:"probe_retries" range:"0-10" doc:"How many more times a target that does not answer is asked before it counts as dead."`
 	ProbeFailures []int         `yaml:"probe_failures" json:"probe_failures" range:"300-699" doc:"Statuses that answer OPTIONS and do not say that calls are taken."`
@@ -153,7 +153,7 @@ const (
 func (c Config) validateProbe(l *invalid.List) {
 	l.OneOf("probe", c.Probe, ProbeOptions, ProbeNone)
 	if c.ProbeInterval != 0 && (c.ProbeInterval < time.Second || c.ProbeInterval > 10*time.Minute) {
-		l.Add("probe_interval", "give 1s to 10m, or 0s for 25s to 34s by the trunk's name", "%s is out of range", c.ProbeInterval)
+		l.Add("probe_interval", "give 1s to 10m, or 0s for 25s to 35s by the trunk's name", "%s is out of range", c.ProbeInterval)
 	}
 	if c.ProbeTimeout < shortestWait || c.ProbeTimeout > sipTimeout {
 		l.Add("probe_timeout", "give 100ms to 32s", "%s is out of range", c.ProbeTimeout)

@@ -62,7 +62,7 @@ func TestConfigValidate(t *testing.T) {
 		{"bad wait for a response", func(c *Config) { c.NoResponse = 99 * time.Millisecond }, "no_response: 99ms is out of range; give 100ms to 32s, or 0s to wait as long as SIP does"},
 		{"OK out of service (T1)", func(c *Config) { c.State = OutOfService }, ""},
 		{"bad state", func(c *Config) { c.State = Degraded }, `state: "degraded" is not known here; give one of in-service, draining, out-of-service`},
-		{"bad probe interval", func(c *Config) { c.ProbeInterval = 999 * time.Millisecond }, "probe_interval: 999ms is out of range; give 1s to 10m, or 0s for 25s to 34s by the trunk's name"},
+		{"bad probe interval", func(c *Config) { c.ProbeInterval = 999 * time.Millisecond }, "probe_interval: 999ms is out of range; give 1s to 10m, or 0s for 25s to 35s by the trunk's name"},
 		{"bad probe timeout", func(c *Config) { c.ProbeTimeout = 0 }, "probe_timeout: 0s is out of range; give 100ms to 32s"},
 		{"bad probe retries", func(c *Config) { c.ProbeRetries = 11 }, "probe_retries: 11 is out of range; give a number from 0 to 10"},
 		{"bad probe failures", func(c *Config) { c.ProbeFailures = []int{503, 200, 503} }, "probe_failures[1]: 200 is out of range; give a number from 300 to 699\nprobe_failures[2]: 503 is listed twice; leave it out"},
