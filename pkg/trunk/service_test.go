@@ -526,6 +526,36 @@ func TestSuperviseFollowsReload(t *testing.T) {
 	})
 }
 
+// News of a realm that somebody tells a table that a reload has just replaced reach the trunks that
+// the reload has added.
+func TestNewsOfAFormerTable(t *testing.T) {
+	for _, isNamed := range []bool{false, true} {
+		a, b := goodConfig("a", "192.0.2.1"), goodConfig("b", "192.0.2.2")
+		a.Probe, b.Probe = ProbeNone, ProbeNone
+		former := newTable(t, []Config{a})
+		if isNamed {
+			former.Resolve(Names{})
+		}
+		former.RealmDown("outside", "it is down")
+		next, err := New(Configs{Trunks: []Config{a, b}}, former)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := New(Configs{Trunks: []Config{b}}, former); err != nil { // a dry run
+			t.Fatal(err)
+		}
+		next.Adopt()
+		former.RealmUp("outside")
+		if got := states(next); got != "in-service in-service" {
+			t.Errorf("the realm is up: %s", got)
+		}
+		former.RealmDown("outside", "it is down")
+		if got := states(next); got != "out-of-service out-of-service" {
+			t.Errorf("the realm is down: %s", got)
+		}
+	}
+}
+
 // Probes are bounded: of 200 targets that do not answer 64 are waited for at once, all get
 // their turn, and a tunnel that is back need not wait for the probes of before.
 func TestProbesAreBounded(t *testing.T) {
