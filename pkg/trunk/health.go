@@ -571,33 +571,33 @@ func (m *machine) judgeAnswers(asr func(now time.Time, window time.Duration) (at
 	}
 }
 
-// due is when there is something to do next; the zero time is not before somebody changes something.
-func (m *machine) due() time.Time {
-	var first time.Time
-	earlier := func(t time.Time) {
-		if first.IsZero() || t.Before(first) {
-			first = t
+// due is when there is a probe to send next, and when something changes by time alone; the zero
+// time is not before somebody changes something.
+func (m *machine) due() (probe, change time.Time) {
+	earlier := func(first *time.Time, t time.Time) {
+		if first.IsZero() || t.Before(*first) {
+			*first = t
 		}
 	}
 	for i := range m.targets {
 		t := &m.targets[i]
 		if m.set.probe && m.down == "" && t.asked == 0 {
-			earlier(t.due)
+			earlier(&probe, t.due)
 		}
 		if !t.weakUntil.IsZero() {
-			earlier(t.weakUntil)
+			earlier(&change, t.weakUntil)
 		}
 		if !t.alive && !m.set.probe && m.down == "" {
-			earlier(t.notBefore)
+			earlier(&change, t.notBefore)
 		}
 	}
 	if m.set.asr > 0 {
-		earlier(m.review)
+		earlier(&change, m.review)
 	}
 	if !m.comeback.IsZero() {
-		earlier(m.comeback.Add(rampTime))
+		earlier(&change, m.comeback.Add(rampTime))
 	}
-	return first
+	return probe, change
 }
 
 // settle draws the trunk's state from what is known.

@@ -40,9 +40,18 @@ func tell(t *testing.T, targets []netip.AddrPort, change func(*Config)) *tale {
 
 func (s *tale) asr(time.Time, time.Duration) (int, int) { return s.attempts, s.answers }
 
+// due is when there is something to do next, or zero.
+func (s *tale) due() time.Time {
+	probe, change := s.m.due()
+	if probe.IsZero() || !change.IsZero() && change.Before(probe) {
+		return change
+	}
+	return probe
+}
+
 // until lets time pass; nobody answers a probe meanwhile.
 func (s *tale) until(end time.Time) {
-	for due := s.m.due(); !due.IsZero() && due.Before(end); due = s.m.due() {
+	for due := s.due(); !due.IsZero() && due.Before(end); due = s.due() {
 		if due.After(s.now) {
 			s.now = due
 		}
@@ -59,7 +68,7 @@ func (s *tale) until(end time.Time) {
 func (s *tale) ask(target netip.AddrPort) question {
 	s.Helper()
 	for range 1000 {
-		due := s.m.due()
+		due := s.due()
 		if due.IsZero() {
 			break
 		}
@@ -412,7 +421,7 @@ func TestProbeTimes(t *testing.T) {
 	}
 	s := tell(t, []netip.AddrPort{target1}, nil)
 	s.m.realmDown("x", s.now)
-	if due := s.m.due(); !due.IsZero() {
+	if due := s.due(); !due.IsZero() {
 		t.Errorf("something is due in %s while the realm is down", due.Sub(s.now))
 	}
 }
