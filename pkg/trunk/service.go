@@ -340,6 +340,13 @@ func newsOf(former *Table) *news {
 	return &news{bell: make(bell, 1), down: make(map[string]string)}
 }
 
+func (n *news) isDown(realm string) bool {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	_, down := n.down[realm]
+	return down
+}
+
 // place gives a trunk that was not there before its place in the world: its realm may be down.
 func (t *Table) place(tr *Trunk, now time.Time) {
 	t.news.mu.Lock()
