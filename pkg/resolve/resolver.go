@@ -397,7 +397,13 @@ func (r *Resolver) Watch(t Target, via Transport, changed func(Set)) *Watch {
 	}
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	w.entry = r.entry(name{t, via})
+	n := name{t, via}
+	// A failure or a denial of when somebody else wanted to know, such as a config before the last
+	// reload, is no reason to wait now.
+	if e := r.names[n]; e != nil && len(e.watches) == 0 && !e.asking && !e.wanted && e.set.Load().Len() == 0 {
+		delete(r.names, n)
+	}
+	w.entry = r.entry(n)
 	w.entry.watches = append(w.entry.watches, w)
 	r.rouse()
 	return w

@@ -397,6 +397,33 @@ func TestWatches(t *testing.T) {
 	}, "a.example.com. 60 IN A 192.0.2.1")
 }
 
+// TestWatchedAnew: what has failed or was denied is asked about at once for whoever comes to watch it,
+// not for a second watch.
+func TestWatchedAnew(t *testing.T) {
+	for what, code := range map[string]int{"a failure": dns.RcodeServerFailure, "a denial": dns.RcodeNameError} {
+		story(t, func(t *testing.T, s *dnsServer) {
+			r := run(t, testConfig(s))
+			target := mustTarget(t, "a.example.com:5060")
+			s.instead(refuse(code))
+			first := r.Watch(target, UDP, nil)
+			r.pass(0)
+			s.instead(nil)
+			s.questions()
+			second := r.Watch(target, UDP, nil)
+			r.pass(0)
+			if asked := s.questions(); len(asked) > 0 {
+				t.Errorf("%s: asked %q for a second watch", what, asked)
+			}
+			first.Close()
+			second.Close()
+			w := r.Watch(target, UDP, nil)
+			r.expect(w, Pending)
+			r.pass(0)
+			r.expect(w, Known, "192.0.2.1:5060")
+		}, "a.example.com. 60 IN A 192.0.2.1")
+	}
+}
+
 // TestLookup: what is known is returned at once; old answers are used while the new one is
 // under way; a denial is kept; many who ask at once ask DNS once.
 func TestLookup(t *testing.T) {
