@@ -17,6 +17,9 @@ import (
 const (
 	// longestLookup bounds all questions about one name together.
 	longestLookup = time.Minute
+	// longestLack is how long a host of an SRV record is believed to have no address. It has no
+	// TTL of its own, and the SRV records' may be long.
+	longestLack = time.Minute
 	// maxQuestions bounds how many hosts of one SRV name are asked about at once.
 	maxQuestions = 8
 )
@@ -101,6 +104,9 @@ func (ask asker) findHosts(ctx context.Context, srv answer, last Set) (found, er
 			continue
 		}
 		f.ttl = min(f.ttl, answers[i].ttl)
+		if len(answers[i].records) == 0 {
+			f.ttl = min(f.ttl, longestLack)
+		}
 		all = append(all, endpoints(r, answers[i].records)...)
 	}
 	f.set = newSet(all)

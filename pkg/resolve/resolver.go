@@ -67,6 +67,7 @@ type entry struct {
 
 	due    time.Time // when to ask again, if anybody wants to know
 	asking bool
+	again  bool          // ask once more if the question under way fails: it began before Again
 	told   chan struct{} // closed when the question under way is settled
 	asked  time.Time     // by Lookup: least recently used entries go first
 	wanted bool          // by Lookup
@@ -154,7 +155,10 @@ func (r *Resolver) settle(s settled) {
 	changed := r.apply(s)
 	after := e.status()
 	close(e.told)
-	e.asking, e.wanted, e.told = false, false, make(chan struct{})
+	if e.again && e.err != nil {
+		e.due = time.Time{}
+	}
+	e.asking, e.again, e.wanted, e.told = false, false, false, make(chan struct{})
 	watches := slices.Clone(e.watches)
 	r.mu.Unlock()
 
@@ -351,11 +355,12 @@ func (r *Resolver) makeRoom() bool {
 }
 
 // Again has all names asked about at once that DNS has not answered for: the network may be
-// back.
+// back. Those that are being asked about are asked about once more if that fails.
 func (r *Resolver) Again() {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	for _, e := range r.names {
+		e.again = e.asking
 		if e.err != nil {
 			e.due = time.Time{}
 		}
@@ -392,7 +397,13 @@ func (r *Resolver) Watch(t Target, via Transport, changed func(Set)) *Watch {
 	}
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	w.entry = r.entry(name{t, via})
+	n := name{t, via}
+	// A failure or a denial of when somebody else wanted to know, such as a config before the last
+	// reload, is no reason to wait now.
+	if e := r.names[n]; e != nil && len(e.watches) == 0 && !e.asking && !e.wanted && e.set.Load().Len() == 0 {
+		delete(r.names, n)
+	}
+	w.entry = r.entry(n)
 	w.entry.watches = append(w.entry.watches, w)
 	r.rouse()
 	return w

@@ -202,6 +202,70 @@ func TestNeverAnswered(t *testing.T) {
 	}, "a.example.com. 60 IN A 192.0.2.1")
 }
 
+// TestAgainWhileAsking: the network comes back while a question is on its way to nowhere. When that
+// has failed DNS is asked at once, in real time.
+func TestAgainWhileAsking(t *testing.T) {
+	for _, isBack := range []bool{true, false} {
+		s := serveDNS(t, "a.example.com. 60 IN A 192.0.2.1")
+		asked, fail := make(chan struct{}, 8), make(chan struct{})
+		s.instead(func(w dns.ResponseWriter, q *dns.Msg) bool {
+			asked <- struct{}{}
+			<-fail
+			return refuse(dns.RcodeServerFailure)(w, q)
+		})
+		c := testConfig(s)
+		c.Attempts = 1
+		r := run(t, c)
+		told := make(chan string, 8)
+		w := r.Watch(mustTarget(t, "a.example.com:5060"), UDP, func(s Set) { told <- s.String() })
+		<-asked
+		r.Again()
+		if isBack {
+			s.instead(nil)
+		}
+		close(fail)
+		if got := <-told; got != "" {
+			t.Errorf("found %q before DNS has answered", got)
+		}
+		select {
+		case got := <-told:
+			if !isBack || got != "192.0.2.1:5060" {
+				t.Errorf("found %q, is back: %t", got, isBack)
+			}
+		case <-asked:
+			if isBack {
+				t.Error("asked in vain")
+			}
+		case <-time.After(retryAfter / 2):
+			t.Errorf("DNS was not asked again, is back: %t", isBack)
+		}
+		w.Close()
+	}
+}
+
+// TestHostWithoutAddressIsAskedForAgain: a host of an SRV record that has no address is asked about
+// soon again, however long the records live.
+func TestHostWithoutAddressIsAskedForAgain(t *testing.T) {
+	zone := []string{
+		"_sip._udp.example.com. 3600 IN SRV 1 1 5060 a.example.com.", "_sip._udp.example.com. 3600 IN SRV 1 1 5060 b.example.com.",
+		"a.example.com. 3600 IN A 192.0.2.1", "b.example.com. 3600 IN AAAA 2001:db8::1",
+	}
+	story(t, func(t *testing.T, s *dnsServer) {
+		r := run(t, testConfig(s))
+		w := r.Watch(mustTarget(t, "example.com"), UDP, nil)
+		r.pass(0)
+		r.expect(w, Known, "192.0.2.1:5060")
+		s.set(append(zone, "b.example.com. 3600 IN A 192.0.2.2")...)
+		r.pass(longestLack + time.Second)
+		r.expect(w, Known, "192.0.2.1:5060", "192.0.2.2:5060")
+		s.questions()
+		r.pass(50 * time.Minute)
+		if asked := s.questions(); len(asked) > 0 {
+			t.Errorf("asked %q while all is known", asked)
+		}
+	}, zone...)
+}
+
 // TestPartOfAnSRVSetIsSaid: a set that is not whole counts, is said, and is asked about
 // soon again.
 func TestPartOfAnSRVSetIsSaid(t *testing.T) {
@@ -331,6 +395,33 @@ func TestWatches(t *testing.T) {
 		r.pass(0)
 		r.expect(again, Stale, "192.0.2.1:5060")
 	}, "a.example.com. 60 IN A 192.0.2.1")
+}
+
+// TestWatchedAnew: what has failed or was denied is asked about at once for whoever comes to watch it,
+// not for a second watch.
+func TestWatchedAnew(t *testing.T) {
+	for what, code := range map[string]int{"a failure": dns.RcodeServerFailure, "a denial": dns.RcodeNameError} {
+		story(t, func(t *testing.T, s *dnsServer) {
+			r := run(t, testConfig(s))
+			target := mustTarget(t, "a.example.com:5060")
+			s.instead(refuse(code))
+			first := r.Watch(target, UDP, nil)
+			r.pass(0)
+			s.instead(nil)
+			s.questions()
+			second := r.Watch(target, UDP, nil)
+			r.pass(0)
+			if asked := s.questions(); len(asked) > 0 {
+				t.Errorf("%s: asked %q for a second watch", what, asked)
+			}
+			first.Close()
+			second.Close()
+			w := r.Watch(target, UDP, nil)
+			r.expect(w, Pending)
+			r.pass(0)
+			r.expect(w, Known, "192.0.2.1:5060")
+		}, "a.example.com. 60 IN A 192.0.2.1")
+	}
 }
 
 // TestLookup: what is known is returned at once; old answers are used while the new one is

@@ -1,6 +1,7 @@
 package route
 
 import (
+	"fmt"
 	"regexp"
 	"slices"
 	"strings"
@@ -108,7 +109,7 @@ func TestIndexIsLinear(t *testing.T) {
 		dead := make(map[string]bool)
 		for i, c := range routes {
 			for _, f := range ValidateAll(routes, []string{"a", "b", "t"}, nil) {
-				if f.Key == "["+string(rune('0'+i))+"]" && strings.HasPrefix(f.Problem, "is never reached") {
+				if f.Key == fmt.Sprintf("[%d]", i) && strings.HasPrefix(f.Problem, "is never reached") {
 					dead[c.Name] = true
 				}
 			}

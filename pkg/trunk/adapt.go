@@ -5,10 +5,10 @@ import (
 	"time"
 )
 
-// adapting is when the weights of adaptive groups were last looked at, over all generations.
+// adapting is when the weights of adaptive groups are looked at next, over all generations.
 type adapting struct {
 	mu   sync.Mutex
-	last time.Time
+	next time.Time
 }
 
 // AdaptEvery is how often the weights of adaptive groups may change (T14).
@@ -30,15 +30,20 @@ const (
 )
 
 // Adapt lets the weights of adaptive groups follow what their members did in the last
-// health_window (T14). Whoever owns the table calls it every AdaptEvery; it does nothing
-// when it is called sooner.
+// health_window (T14). Whoever owns the table calls it every AdaptEvery. Calls in between do
+// nothing, but one may come up to half of that early: the one before it may have come late.
 func (t *Table) Adapt(now time.Time) {
 	t.adapting.mu.Lock()
 	defer t.adapting.mu.Unlock()
-	if since := now.Sub(t.adapting.last); since >= 0 && since < AdaptEvery {
+	wait := t.adapting.next.Sub(now)
+	if wait > AdaptEvery/2 && wait <= 2*AdaptEvery { // longer than ever means that the clock was set
 		return
 	}
-	t.adapting.last = now
+	// From its turn, not from now: who is early once is not early each time.
+	if wait > AdaptEvery/2 || wait < -AdaptEvery/2 {
+		t.adapting.next = now
+	}
+	t.adapting.next = t.adapting.next.Add(AdaptEvery)
 	for _, g := range t.order {
 		if g.adaptive {
 			g.adapt(now)

@@ -154,6 +154,39 @@ func TestAdaptiveIsCalm(t *testing.T) {
 	}
 }
 
+// T14: a ticker is late now and then, and on time after that; there is a decision each time. Who
+// calls more often gets none more.
+func TestAdaptIsNotStrictAboutTime(t *testing.T) {
+	// jitter of call i.
+	for name, row := range map[string]struct {
+		every  time.Duration
+		jitter func(i int) time.Duration
+		length time.Duration
+		want   int
+	}{
+		"on time":                {AdaptEvery, func(int) time.Duration { return 0 }, 10 * time.Minute, 120},
+		"late by turns":          {AdaptEvery, func(i int) time.Duration { return time.Duration(i%2) * time.Millisecond }, 10 * time.Minute, 120},
+		"a second late by turns": {AdaptEvery, func(i int) time.Duration { return time.Duration(i%2) * time.Second }, 10 * time.Minute, 120},
+		"each 500 ms":            {AdaptEvery / 10, func(int) time.Duration { return 0 }, 10 * time.Minute, 120},
+		"each 20 s":              {4 * AdaptEvery, func(int) time.Duration { return 0 }, 10 * time.Minute, 30},
+		"clock set back":         {AdaptEvery, func(i int) time.Duration { return -time.Duration(i/60) * time.Hour }, 10 * time.Minute, 120},
+	} {
+		table := adaptive(t, Random)
+		start := time.Date(2026, 3, 1, 12, 0, 0, 0, time.UTC)
+		decisions := 0
+		for i := range int(row.length / row.every) {
+			before := table.adapting.next
+			table.Adapt(start.Add(time.Duration(i)*row.every + row.jitter(i)))
+			if table.adapting.next != before {
+				decisions++
+			}
+		}
+		if off := decisions - row.want; off < -1 || off > 1 {
+			t.Errorf("%s: %d decisions, want %d", name, decisions, row.want)
+		}
+	}
+}
+
 // A group that is not adaptive keeps to its weights, whatever was decided before.
 func TestNotAdaptive(t *testing.T) {
 	table := newTable(t, letters("ab"), weighted(Weighted, Member{"a", 1}, Member{"b", 1}))

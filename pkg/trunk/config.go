@@ -53,7 +53,7 @@ type Config struct {
 	Realm       string        `yaml:"realm" json:"realm" required:"true" doc:"Realm that the peer is reached through."`
 	Kind        string        `yaml:"kind" json:"kind" required:"true" enum:"platform,carrier" doc:"What the peer is: the contact centre's platform, or a carrier."`
 	Transport   string        `yaml:"transport" json:"transport" enum:"udp" doc:"SIP transport."`
-	Targets     []string      `yaml:"targets" json:"targets" required:"true" doc:"The peer's IPv4 addresses or names, with a port if it is not 5060. Calls out take the entries in turn. Of a name without a port the SRV records count with their priorities and weights, and without any its addresses (RFC 3263); of a name with a port its addresses. Calls in are known by the addresses, whatever their source port. An address that DNS gives to two trunks of a realm is the first one's."`
+	Targets     []string      `yaml:"targets" json:"targets" required:"true" doc:"The peer's IPv4 addresses or names, with a port if it is not 5060. Calls out take the entries in turn. Of a name without a port the SRV records count with their priorities and weights, and without any its addresses (RFC 3263); of a name with a port its addresses. Calls in are known by the addresses, whatever their source port. An address that DNS gives to two trunks of a realm is the first one's. At most 64; names lead to 64 addresses of a trunk together, and what DNS has beyond is left out. A trunk that a reload gives a name goes on at its former targets until DNS has answered."`
 	Codecs      []string      `yaml:"codecs" json:"codecs" doc:"Audio codecs that the peer may be offered and may offer, in any spelling; telephone-event and comfort noise come with them."`
 	MaxCalls    int           `yaml:"max_calls" json:"max_calls" range:"0-1000000" doc:"Most calls at once, both directions together; 0 is no limit of the trunk's own. Beyond it calls get 503 with Retry-After."`
 	MaxRate     call.Rate     `yaml:"max_rate" json:"max_rate,omitzero" doc:"Most new calls in a time, e.g. 40/5s, each direction by itself; so many may come at once. Left out, there is no limit. Beyond it calls from the trunk get 503 with Retry-After, and calls to it go by another."`
@@ -64,12 +64,12 @@ type Config struct {
 	MaxRegisterRate call.Rate `yaml:"max_register_rate" json:"max_register_rate,omitzero" doc:"Most REGISTER requests in a time that the trunk may send, e.g. 40/5s; so many may come at once, and a repetition is not one more. Left out, there is no limit. Beyond it they get 503 with Retry-After; within it 405 as long as Tandem has no registrar."`
 
 	Probe         string        `yaml:"probe" json:"probe" enum:"options,none" doc:"How the gateway finds out whether a target is there: options asks each with OPTIONS; any final answer but those of probe_failures says yes. With none, calls alone tell, and a trunk whose realm's tunnel has come up is in service at once."`
-	ProbeInterval time.Duration `yaml:"probe_interval" json:"probe_interval" range:"0s-10m" doc:"Time from one OPTIONS to a target to the next; 0s is 25s to 35s by the trunk's name, so that the trunks take turns; otherwise at least 1s. Retry-After of a 429 or 503 makes it longer."`
+	ProbeInterval time.Duration `yaml:"probe_interval" json:"probe_interval" range:"0s-10m" doc:"Time from one OPTIONS to a target to the next; 0s is 25s to 35s by the trunk's name, so that the trunks take turns; otherwise at least 1s. Retry-After of a 429 or 503 makes it longer, and each 429 without one in a row doubles it, up to 10m."`
 	ProbeTimeout  time.Duration `yaml:"probe_timeout" json:"probe_timeout" range:"100ms-32s" doc:"How long an answer to OPTIONS is waited for."`
 	ProbeRetries  int           `yaml:"probe_retries" json:"probe_retries" range:"0-10" doc:"How many more times a target that does not answer is asked before it counts as dead."`
 	ProbeFailures []int         `yaml:"probe_failures" json:"probe_failures" range:"300-699" doc:"Statuses that answer OPTIONS and do not say that calls are taken."`
 
-	HealthFailures int           `yaml:"health_failures" json:"health_failures" range:"0-1000" doc:"How many calls in a row must fail at a target, by silence, 408 or 503, before it is avoided; 0 is never."`
+	HealthFailures int           `yaml:"health_failures" json:"health_failures" range:"0-1000" doc:"How many calls in a row must fail at a target, by silence, 408 or 503, before it is avoided; one 503 with Retry-After has it avoided for that long, at most 10m. With 0 failed calls never have it avoided, whatever their Retry-After; only probes do."`
 	HealthASR      int           `yaml:"health_asr" json:"health_asr" range:"0-100" doc:"Percent of answered calls out, over health_window and at least 20 calls, under which the trunk is degraded: it takes calls only when no other member of a group is left. 0 is never."`
 	HealthWindow   time.Duration `yaml:"health_window" json:"health_window" range:"1m-15m" doc:"Time that answer rates and delays are taken over."`
 
@@ -274,6 +274,9 @@ func validateIdle(l *invalid.List, key string, d, most time.Duration) {
 func (c Config) validateTargets(l *invalid.List) {
 	if len(c.Targets) == 0 {
 		l.Add("targets", "give at least one address or name, e.g. [192.0.2.10:5060]", "is missing")
+	}
+	if len(c.Targets) > maxTargets {
+		l.Add("targets", fmt.Sprintf("give at most %d, and the others to a second trunk of the same group", maxTargets), "has %d entries", len(c.Targets))
 	}
 	seen := make(map[resolve.Target]bool)
 	for i, text := range c.Targets {

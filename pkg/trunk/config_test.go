@@ -1,6 +1,7 @@
 package trunk
 
 import (
+	"fmt"
 	"net/netip"
 	"testing"
 	"time"
@@ -18,6 +19,15 @@ func prefixes(texts ...string) []netip.Prefix {
 	list := make([]netip.Prefix, len(texts))
 	for i, text := range texts {
 		list[i] = netip.MustParsePrefix(text)
+	}
+	return list
+}
+
+// hosts are n addresses.
+func hosts(n int) []string {
+	list := make([]string, n)
+	for i := range list {
+		list[i] = fmt.Sprintf("192.0.2.%d", i+1)
 	}
 	return list
 }
@@ -51,6 +61,8 @@ func TestConfigValidate(t *testing.T) {
 		{"bad multicast target", targets("239.0.0.1"), "targets[0]: 239.0.0.1 is no host's address; give the peer's own address"},
 		{"bad empty target", targets("192.0.2.1", ""), "targets[1]: is empty; give an IPv4 address or a name, e.g. 192.0.2.10:5060 or sip.example.com"},
 		{"bad target twice", targets("192.0.2.1", "192.0.2.1:5060"), "targets[1]: 192.0.2.1:5060 is listed twice; leave it out"},
+		{"OK as many targets as are watched (T9)", func(c *Config) { c.Targets = hosts(64) }, ""},
+		{"bad number of targets", func(c *Config) { c.Targets = hosts(65) }, "targets: has 65 entries; give at most 64, and the others to a second trunk of the same group"},
 		{"bad no codecs", func(c *Config) { c.Codecs = []string{} }, "codecs: is empty; list at least one, or leave the key out for the usual ones"},
 		{"bad codec", func(c *Config) { c.Codecs = []string{"PCMA", "g772"} }, `codecs[1]: no codec "g772" is known; did you mean "G722"?`},
 		{"bad codec twice", func(c *Config) { c.Codecs = []string{"PCMA", "pcma"} }, "codecs[1]: pcma is listed twice; leave it out"},

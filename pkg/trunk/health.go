@@ -23,7 +23,8 @@ const (
 	confirmPause = 5 * time.Second
 	// goodProbes in a row bring a target back, or one if its realm was down.
 	goodProbes = 2
-	// longestRest bounds what a Retry-After is believed (T6).
+	// longestRest bounds what a Retry-After is believed, and how far 429 without one moves the
+	// next probe away (T6).
 	longestRest = 10 * time.Minute
 	// shortestHold is how long a target is not trusted after calls have failed, where nothing
 	// else proves it good; it doubles up to longestHold with each time that it is not good yet.
@@ -85,6 +86,8 @@ type machine struct {
 	// poor says that too few calls are answered; empty if not. It is looked at again at review.
 	poor   string
 	review time.Time
+	// up is when the realm came up: the calls of before say nothing of the carrier.
+	up time.Time
 
 	condition Condition
 	// well is whether health alone would have the trunk in service. It has been so since
@@ -113,6 +116,10 @@ type target struct {
 	bad, good, need  int
 	probes, failures uint64
 	roundTrip        time.Duration
+	// rest is until when the peer wants no probes, by its Retry-After.
+	rest time.Time
+	// pause is the distance to the next probe after 429 without Retry-After, or 0.
+	pause time.Duration
 
 	// silent counts calls in a row without response, failed these and those with 408 or 503.
 	silent, failed int
@@ -155,7 +162,7 @@ func (m *machine) configure(s settings, now time.Time) {
 		m.renew(now)
 	case before.rhythm != s.rhythm && !m.probing:
 		for i := range m.targets {
-			m.targets[i].due = s.rhythm.next(now, i, len(m.targets))
+			m.later(&m.targets[i], 0, now)
 		}
 	}
 	if s.asr == 0 {
@@ -226,7 +233,7 @@ func (m *machine) realmUp(now time.Time) {
 		return
 	}
 	m.forget()
-	m.down = ""
+	m.down, m.poor, m.up = "", "", now
 	if m.set.probe {
 		m.probing = true
 		m.probingWhy = fmt.Sprintf("realm %s is up, and no target has answered OPTIONS since", m.set.realm)
@@ -302,9 +309,7 @@ func (m *machine) probed(q question, a Answer, err error, now time.Time) {
 	rest := time.Duration(0)
 	if err == nil {
 		t.roundTrip = a.RoundTrip
-		if a.Status == 429 || a.Status == 503 {
-			rest = min(a.RetryAfter, longestRest)
-		}
+		rest = m.backOff(t, a, now)
 	}
 	if why := m.verdict(t.addr, a, err); why != "" {
 		m.probeFailed(t, why, rest, now)
@@ -312,6 +317,24 @@ func (m *machine) probed(q question, a Answer, err error, now time.Time) {
 		m.probeGood(t, rest, now)
 	}
 	m.settle(now)
+}
+
+// backOff is for how long a target is left alone after an answer (T6): what its 429 or 503 asks for,
+// or, with 429 alone, twice the interval and each further time twice as long as before.
+func (m *machine) backOff(t *target, a Answer, now time.Time) time.Duration {
+	before := t.pause
+	t.pause = 0
+	switch {
+	case a.Status != 429 && a.Status != 503:
+		return 0
+	case a.RetryAfter > 0:
+		rest := min(a.RetryAfter, longestRest)
+		t.rest = now.Add(rest)
+		return rest
+	case a.Status == 429:
+		t.pause = min(2*max(before, m.set.rhythm.interval), longestRest)
+	}
+	return t.pause
 }
 
 // verdict says in words why a probe's outcome is no sign of life; empty if it is one.
@@ -341,15 +364,19 @@ func (m *machine) probeFailed(t *target, why string, rest time.Duration, now tim
 	case t.alive && t.bad > m.set.retries:
 		m.kill(t, why, now)
 		m.later(t, rest, now)
+	case !t.alive && !m.probing: // a short rest does not have it asked more often than its turn
+		m.later(t, rest, now)
 	case rest > 0:
 		t.due = now.Add(rest)
 		if t.alive {
-			m.weaken(t, fmt.Sprintf("%s and Retry-After %s", why, rest), rest, now)
+			words := "and Retry-After"
+			if t.pause > 0 {
+				words = "and is left alone for"
+			}
+			m.weaken(t, fmt.Sprintf("%s %s %s", why, words, rest), rest, now)
 		}
-	case t.alive || m.probing:
-		t.due = soon(t.sent, now)
 	default:
-		m.later(t, 0, now)
+		t.due = soon(t.sent, now)
 	}
 	if !t.alive {
 		t.reason = why
@@ -374,11 +401,18 @@ func (m *machine) probeGood(t *target, rest time.Duration, now time.Time) {
 // later sets the target's next probe to its turn, or to the end of a rest if that is later.
 func (m *machine) later(t *target, rest time.Duration, now time.Time) {
 	i := slices.IndexFunc(m.targets, func(o target) bool { return o.addr == t.addr })
-	t.due = m.set.rhythm.next(now, i, len(m.targets))
-	if end := now.Add(rest); end.After(t.due) {
-		t.due = end
+	t.due = latest(m.set.rhythm.next(now, i, len(m.targets)), now.Add(rest), t.rest)
+}
+
+// sooner has a target asked at once, but not while its peer wants to be left alone.
+func (m *machine) sooner(t *target, now time.Time) {
+	if next := latest(soon(t.sent, now), t.rest); next.Before(t.due) {
+		t.due = next
+		m.dirty = true
 	}
 }
+
+func latest(times ...time.Time) time.Time { return slices.MaxFunc(times, time.Time.Compare) }
 
 // soon is now, or as much later as keeps the pace.
 func soon(sent, now time.Time) time.Time {
@@ -408,7 +442,7 @@ func (m *machine) heard(addr netip.AddrPort, status int, retryAfter time.Duratio
 	}
 	t.failed++
 	switch {
-	case !t.alive:
+	case !t.alive || m.set.callFailures == 0:
 	case status == 503 && retryAfter > 0:
 		rest := min(retryAfter, longestRest)
 		m.weaken(t, fmt.Sprintf("%s answered a call with 503 and Retry-After %s", addr, rest), rest, now)
@@ -433,15 +467,10 @@ func (m *machine) unheard(addr netip.AddrPort, now time.Time) {
 		why := fmt.Sprintf("%s gave no response to %s", addr, calls(t.silent))
 		m.distrust(t, now)
 		m.kill(t, why, now)
-		t.due = soon(t.sent, now)
 	case m.tooMany(t, t.failed):
 		m.weaken(t, fmt.Sprintf("%s failed %s, the last without any response", addr, calls(t.failed)), shortestHold, now)
 	}
-	// It is asked at once.
-	if next := soon(t.sent, now); next.Before(t.due) {
-		t.due = next
-		m.dirty = true
-	}
+	m.sooner(t, now)
 	m.settle(now)
 }
 
@@ -521,51 +550,54 @@ func (m *machine) tick(asr func(now time.Time, window time.Duration) (attempts, 
 	if m.set.asr > 0 && !now.Before(m.review) {
 		m.review = now.Add(reviewPause)
 		if asr != nil {
-			m.judgeAnswers(asr(now, m.set.window))
+			m.judgeAnswers(asr, now)
 		}
 	}
 	m.settle(now)
 }
 
-// judgeAnswers compares the answer-seizure ratio with its limit.
-func (m *machine) judgeAnswers(attempts, answers int) {
+// judgeAnswers compares the answer-seizure ratio with its limit, over the window or since the realm
+// is up.
+func (m *machine) judgeAnswers(asr func(now time.Time, window time.Duration) (attempts, answers int), now time.Time) {
+	window := min(m.set.window, now.Sub(m.up))
+	attempts, answers := asr(now, window)
 	limit := m.set.asr
 	if m.poor != "" {
 		limit = min(limit+asrMargin, 100)
 	}
 	m.poor = ""
 	if attempts >= fewestCalls && answers*100 < limit*attempts {
-		m.poor = fmt.Sprintf("of %d calls in %s only %d were answered, the limit is %d %%", attempts, m.set.window, answers, m.set.asr)
+		m.poor = fmt.Sprintf("of %d calls in %s only %d were answered, the limit is %d %%", attempts, window.Round(time.Second), answers, m.set.asr)
 	}
 }
 
-// due is when there is something to do next; the zero time is not before somebody changes something.
-func (m *machine) due() time.Time {
-	var first time.Time
-	earlier := func(t time.Time) {
-		if first.IsZero() || t.Before(first) {
-			first = t
+// due is when there is a probe to send next, and when something changes by time alone; the zero
+// time is not before somebody changes something.
+func (m *machine) due() (probe, change time.Time) {
+	earlier := func(first *time.Time, t time.Time) {
+		if first.IsZero() || t.Before(*first) {
+			*first = t
 		}
 	}
 	for i := range m.targets {
 		t := &m.targets[i]
 		if m.set.probe && m.down == "" && t.asked == 0 {
-			earlier(t.due)
+			earlier(&probe, t.due)
 		}
 		if !t.weakUntil.IsZero() {
-			earlier(t.weakUntil)
+			earlier(&change, t.weakUntil)
 		}
 		if !t.alive && !m.set.probe && m.down == "" {
-			earlier(t.notBefore)
+			earlier(&change, t.notBefore)
 		}
 	}
 	if m.set.asr > 0 {
-		earlier(m.review)
+		earlier(&change, m.review)
 	}
 	if !m.comeback.IsZero() {
-		earlier(m.comeback.Add(rampTime))
+		earlier(&change, m.comeback.Add(rampTime))
 	}
-	return first
+	return probe, change
 }
 
 // settle draws the trunk's state from what is known.

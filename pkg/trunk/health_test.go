@@ -40,9 +40,18 @@ func tell(t *testing.T, targets []netip.AddrPort, change func(*Config)) *tale {
 
 func (s *tale) asr(time.Time, time.Duration) (int, int) { return s.attempts, s.answers }
 
+// due is when there is something to do next, or zero.
+func (s *tale) due() time.Time {
+	probe, change := s.m.due()
+	if probe.IsZero() || !change.IsZero() && change.Before(probe) {
+		return change
+	}
+	return probe
+}
+
 // until lets time pass; nobody answers a probe meanwhile.
 func (s *tale) until(end time.Time) {
-	for due := s.m.due(); !due.IsZero() && due.Before(end); due = s.m.due() {
+	for due := s.due(); !due.IsZero() && due.Before(end); due = s.due() {
 		if due.After(s.now) {
 			s.now = due
 		}
@@ -59,7 +68,7 @@ func (s *tale) until(end time.Time) {
 func (s *tale) ask(target netip.AddrPort) question {
 	s.Helper()
 	for range 1000 {
-		due := s.m.due()
+		due := s.due()
 		if due.IsZero() {
 			break
 		}
@@ -225,6 +234,8 @@ func TestHealth(t *testing.T) {
 		{"503 with Retry-After", one, nil, []event{answers(1, target1, 503, 2*time.Minute)},
 			Degraded, "192.0.2.1:5060 answers OPTIONS with 503 and Retry-After 2m0s"},
 		{"and it is over", one, nil, []event{answers(1, target1, 503, 2*time.Minute), wait(2 * time.Minute)}, InService, ""},
+		{"429 is no life if the config says so", one, func(c *Config) { c.ProbeFailures, c.ProbeInterval = []int{429}, 30*time.Second },
+			[]event{answers(1, target1, 429, 0)}, Degraded, "192.0.2.1:5060 answers OPTIONS with 429 and is left alone for 1m0s"},
 		{"but it goes on", one, nil, []event{answers(3, target1, 503, 10*time.Second)}, OutOfService, "192.0.2.1:5060 answers OPTIONS with 503"},
 		{"a call with 503 and Retry-After", one, nil, []event{called(1, target1, 503, 18*time.Second)},
 			Degraded, "192.0.2.1:5060 answered a call with 503 and Retry-After 18s"},
@@ -250,6 +261,7 @@ func TestHealth(t *testing.T) {
 		{"limit of the config", one, func(c *Config) { c.HealthFailures = 2 }, []event{unheard(2, target1)},
 			OutOfService, "192.0.2.1:5060 gave no response to 2 calls in a row"},
 		{"no limit", one, func(c *Config) { c.HealthFailures = 0 }, []event{unheard(99, target1), called(99, target1, 503, 0)}, InService, ""},
+		{"no limit, and Retry-After", one, func(c *Config) { c.HealthFailures = 0 }, []event{called(99, target1, 503, time.Minute)}, InService, ""},
 		{"one of two targets", both, nil, []event{unheard(5, target1)}, InService, ""},
 		{"who is no target", one, nil, []event{unheard(9, target2), called(9, target2, 503, 9*time.Second)}, InService, ""},
 		{"two good probes bring it back", one, nil, []event{unheard(5, target1), healthy(2)}, InService, ""},
@@ -268,6 +280,12 @@ func TestHealth(t *testing.T) {
 			Degraded, "of 100 calls in 5m0s only 34 were answered, the limit is 30 %"},
 		{"better", one, func(c *Config) { c.HealthASR = 30 }, []event{answered(100, 29), answered(100, 35)}, InService, ""},
 		{"its calls are too long ago", one, func(c *Config) { c.HealthASR = 30 }, []event{answered(100, 29), answered(10, 0)}, InService, ""},
+		{"forgotten when the realm was down", one, func(c *Config) { c.HealthASR = 30 }, []event{
+			answered(100, 0), down("x"), wait(time.Minute), up, healthy(1),
+		}, InService, ""},
+		{"poor again by the calls since", one, func(c *Config) { c.HealthASR = 30 }, []event{
+			down("x"), up, healthy(1), wait(time.Minute), answered(100, 0),
+		}, Degraded, "of 100 calls in 1m5s only 0 were answered, the limit is 30 %"},
 		{"dead is worse than poor", one, func(c *Config) { c.HealthASR = 30 }, []event{answered(100, 29), unheard(5, target1)}, OutOfService, dead},
 
 		// Realms (I3).
@@ -340,10 +358,14 @@ func TestHealthTellsSince(t *testing.T) {
 }
 
 // T6: when a target is asked: by its turn; at once after a timeout, but once a second at most;
-// not before a Retry-After is over, at most 10 minutes; a good answer is confirmed 5 s later.
+// not before a Retry-After is over, at most 10 minutes; each 429 without one doubles the distance; a
+// good answer is confirmed 5 s later.
 func TestProbeTimes(t *testing.T) {
 	turn := func(s *tale) time.Duration { return s.m.set.rhythm.next(s.now, 0, 1).Sub(s.now) }
 	exactly := func(d time.Duration) func(*tale) time.Duration { return func(*tale) time.Duration { return d } }
+	intervals := func(n time.Duration) func(*tale) time.Duration {
+		return func(s *tale) time.Duration { return n * s.m.set.rhythm.interval }
+	}
 	for _, row := range []struct {
 		name   string
 		events []event
@@ -358,13 +380,29 @@ func TestProbeTimes(t *testing.T) {
 		{"dead and good once", []event{silent(3, target1), healthy(1)}, exactly(5 * time.Second)},
 		{"429 with Retry-After", []event{answers(1, target1, 429, 2*time.Minute)}, exactly(2 * time.Minute)},
 		{"429 with a short one", []event{answers(1, target1, 429, time.Millisecond)}, turn},
-		{"429 without", []event{answers(1, target1, 429, 0)}, turn},
+		{"429 without", []event{answers(1, target1, 429, 0)}, intervals(2)},
+		{"again and again", []event{answers(3, target1, 429, 0)}, intervals(8)},
+		{"429 for an hour", []event{answers(9, target1, 429, 0)}, exactly(10 * time.Minute)},
+		{"429, then 200", []event{answers(3, target1, 429, 0), healthy(1)}, turn},
+		{"429, 200 and 429", []event{answers(3, target1, 429, 0), healthy(1), answers(1, target1, 429, 0)}, intervals(2)},
+		{"429, then 503", []event{answers(3, target1, 429, 0), answers(1, target1, 503, 0)}, exactly(time.Second - 20*time.Millisecond)},
+		{"429 between silence", []event{answers(1, target1, 429, 0), silent(1, target1), answers(1, target1, 429, 0)}, intervals(4)},
+		{"dead and 503 with a short Retry-After", []event{silent(3, target1), answers(1, target1, 503, time.Second)}, turn},
+		{"dead and 503 with a long one", []event{silent(3, target1), answers(1, target1, 503, 5*time.Minute)}, exactly(5 * time.Minute)},
 		{"503 with Retry-After", []event{answers(1, target1, 503, 3*time.Second)}, exactly(3 * time.Second)},
 		{"503 with a very long one", []event{answers(1, target1, 503, 24*time.Hour)}, exactly(10 * time.Minute)},
 		{"200 with Retry-After", []event{answers(1, target1, 200, time.Hour)}, turn},
 		{"a silent call", []event{healthy(1), wait(2 * time.Second), unheard(1, target1)}, exactly(0)},
 		{"a silent call right after a probe", []event{healthy(1), unheard(1, target1)}, exactly(time.Second - 20*time.Millisecond)},
 		{"dead by calls", []event{healthy(1), wait(2 * time.Second), unheard(5, target1)}, exactly(0)},
+		{"a silent call while the peer rests", []event{answers(1, target1, 429, time.Minute), wait(50 * time.Second), unheard(1, target1)},
+			exactly(10 * time.Second)},
+		{"dead by calls while the peer rests", []event{answers(1, target1, 503, time.Minute), wait(50 * time.Second), unheard(5, target1)},
+			exactly(10 * time.Second)},
+		{"a silent call after 429 without Retry-After", []event{answers(3, target1, 429, 0), wait(50 * time.Second), unheard(1, target1)}, exactly(0)},
+		{"another interval while the peer rests", []event{answers(1, target1, 429, 5*time.Minute), reloaded(func(c *Config) { c.ProbeInterval = time.Second })},
+			exactly(5 * time.Minute)},
+		{"its realm is back while the peer rests", []event{answers(1, target1, 429, 5*time.Minute), down("x"), up}, exactly(0)},
 		{"its realm is back", []event{down("x"), up}, exactly(0)},
 		{"its realm is back, and it is silent", []event{down("x"), up, silent(1, target1)}, exactly(0)},
 		{"its realm is back, and it answers badly", []event{down("x"), up, answers(1, target1, 503, 0)}, exactly(time.Second - 20*time.Millisecond)},
@@ -383,7 +421,7 @@ func TestProbeTimes(t *testing.T) {
 	}
 	s := tell(t, []netip.AddrPort{target1}, nil)
 	s.m.realmDown("x", s.now)
-	if due := s.m.due(); !due.IsZero() {
+	if due := s.due(); !due.IsZero() {
 		t.Errorf("something is due in %s while the realm is down", due.Sub(s.now))
 	}
 }

@@ -73,6 +73,12 @@ func (p *place) isSettled() bool {
 	return s.State != resolve.Pending || s.Error != ""
 }
 
+// isPending reports whether DNS has never answered for the name, and is being asked.
+func (p *place) isPending() bool {
+	w := p.watch.Load()
+	return w != nil && w.Status().State == resolve.Pending
+}
+
 // reach is where a trunk is at one time. It is never changed, only replaced.
 type reach struct {
 	// sets of the trunk's places, without what is refused. Together they have at most 64 targets.
@@ -85,6 +91,9 @@ type reach struct {
 	refused []string
 	// why there are no targets, in words; empty if there are.
 	why string
+	// lent are the targets of the trunk before a reload. They stand in as long as there are no others
+	// and DNS has yet to answer for a name that the reload has brought.
+	lent []netip.AddrPort
 }
 
 // equal reports whether calls and people see the same.
@@ -100,6 +109,8 @@ type names struct {
 	table *Table
 	// watched are the places with a watch that is not closed.
 	watched []*place
+	// ahead are the places with a watch that a table has that is not adopted yet (Await).
+	ahead []*place
 	// told are the refusals that were logged and still hold.
 	told map[refusal]bool
 	// news is closed and replaced when what DNS says has changed.
@@ -149,38 +160,129 @@ func (t *Table) isSettled(realm string) bool {
 	return !slices.ContainsFunc(t.trunks, func(tr *Trunk) bool { return tr.Realm() == realm && slices.ContainsFunc(tr.places, waits) })
 }
 
+// Await begins to look up the names that the table in use does not have, and waits until DNS has
+// answered for each of them, or has failed to, or until ctx is done, so that no trunk of this table
+// is without targets only because nobody has asked yet. Names of a realm that is down are not waited
+// for. It changes nothing for the table in use, and is for one with a former table before that is
+// replaced; Adopt or Drop follows.
+//
+// A trunk that has no target by then for want of an answer goes on at those that it had before, like
+// at the last known ones of a name whose DNS is dead: whoever reloads under load wants no calls to
+// fail, and should the old targets be gone their health says so. That ends when DNS answers, even if
+// it is that there are none.
+func (t *Table) Await(ctx context.Context) {
+	n := t.names
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	if n.table == nil || n.table == t {
+		return
+	}
+	var waited []*place
+	for _, p := range t.named() {
+		if n.begin(p) {
+			n.ahead = append(n.ahead, p)
+		}
+		if slices.Contains(n.ahead, p) && !t.news.isDown(p.realm) {
+			waited = append(waited, p)
+		}
+	}
+	for ctx.Err() == nil && slices.ContainsFunc(waited, func(p *place) bool { return !p.isSettled() }) {
+		news := n.news
+		n.mu.Unlock()
+		select {
+		case <-news:
+		case <-ctx.Done():
+		}
+		n.mu.Lock()
+	}
+	t.borrow(n.table)
+	t.locate("")
+	for _, tr := range t.trunks {
+		if old := n.table.byName[tr.Name()]; old == nil || old.state != tr.state { // nobody uses it yet
+			tr.health.do(func(m *machine, now time.Time) { m.configure(tr.settings(), now) })
+		}
+	}
+}
+
+// Drop ends the look-ups that Await has begun, for a table that is not adopted after all.
+func (t *Table) Drop() {
+	n := t.names
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	mine := t.named()
+	n.ahead = slices.DeleteFunc(n.ahead, func(p *place) bool {
+		isMine := slices.Contains(mine, p)
+		if isMine {
+			p.watch.Load().Close()
+		}
+		return isMine
+	})
+}
+
+// named are the places of the table that are names.
+func (t *Table) named() []*place {
+	var list []*place
+	for _, tr := range t.trunks {
+		for _, p := range tr.places {
+			if p.isName() {
+				list = append(list, p)
+			}
+		}
+	}
+	return list
+}
+
+// borrow keeps the targets of the former table's trunks at hand for those without any.
+func (t *Table) borrow(former *Table) {
+	for _, tr := range t.trunks {
+		old, now := former.byName[tr.Name()], *tr.reach.Load()
+		if old == nil || old.Realm() != tr.Realm() || len(now.targets) > 0 {
+			continue
+		}
+		now.lent = old.reach.Load().targets
+		tr.reach.Store(&now)
+	}
+}
+
 // adopt makes a table the one that addresses are kept for. mu is held.
 func (n *names) adopt(t *Table) {
 	if n.table == nil {
 		return // nobody has called Resolve
 	}
+	former, wanted := n.table, t.named()
 	n.table = t
-	var wanted []*place
-	for _, tr := range t.trunks {
-		for _, p := range tr.places {
-			if p.isName() {
-				n.begin(p)
-				wanted = append(wanted, p)
-			}
-		}
+	for _, p := range wanted {
+		n.begin(p)
 	}
 	// After those that are new have begun: what is known of a name goes from one to the other.
-	for _, p := range n.watched {
+	for _, p := range slices.Concat(n.watched, n.ahead) {
 		if !slices.Contains(wanted, p) {
 			p.watch.Load().Close()
 		}
 	}
+	n.ahead = nil
 	n.watched = slices.DeleteFunc(wanted, func(p *place) bool { return p.watch.Load() == nil })
+	if former != t {
+		t.borrow(former)
+	}
 	t.locate("")
 	n.say()
+	for _, tr := range t.trunks {
+		if r := tr.reach.Load(); r.lent != nil && len(r.targets) > 0 {
+			n.Log.Warn("DNS has not answered for a trunk's new names: its former targets go on being used",
+				"trunk", tr.Name(), "realm", tr.Realm(), "targets", r.targets)
+		}
+	}
 }
 
-func (n *names) begin(p *place) {
+// begin has a name looked up, unless it is already.
+func (n *names) begin(p *place) bool {
 	resolver := n.Resolvers[p.realm]
-	if resolver == nil || slices.Contains(n.watched, p) {
-		return
+	if resolver == nil || slices.Contains(n.watched, p) || slices.Contains(n.ahead, p) {
+		return false
 	}
 	p.watch.Store(resolver.Watch(p.Target, p.via, func(resolve.Set) { n.changed(p.realm) }))
+	return true
 }
 
 // changed takes that DNS says something else of a realm's names.
@@ -250,7 +352,7 @@ func (t *Table) locate(realm string) (moves []move) {
 			before.hold(owned, tr)
 			continue
 		}
-		now := t.find(owned, tr)
+		now := t.find(owned, tr, before)
 		if before != nil && before.equal(now) {
 			continue
 		}
@@ -268,8 +370,9 @@ func (r *reach) hold(owned owners, tr *Trunk) {
 	}
 }
 
-// find draws together where a trunk is. It takes the addresses of its names into owned.
-func (t *Table) find(owned owners, tr *Trunk) *reach {
+// find draws together where a trunk is that was elsewhere before, which may be nil. It takes the
+// addresses of its names into owned.
+func (t *Table) find(owned owners, tr *Trunk, before *reach) *reach {
 	r := &reach{sets: make([]resolve.Set, len(tr.places))}
 	unknown := ""
 	for i, p := range tr.places {
@@ -297,11 +400,35 @@ func (t *Table) find(owned owners, tr *Trunk) *reach {
 		}
 		r.sets[i] = resolve.SetOf(part...)
 	}
+	if len(r.targets) == 0 && before != nil {
+		t.standIn(owned, tr, r, before.lent)
+	}
 	if len(r.targets) == 0 && t.names.table != nil {
 		r.why = append(r.refused, unknown)[0]
 	}
 	r.prefixes = tr.config.prefixes(r.targets)
 	return r
+}
+
+// standIn gives a trunk, whose names nothing is known of yet, the targets that are lent to it.
+func (t *Table) standIn(owned owners, tr *Trunk, r *reach, lent []netip.AddrPort) {
+	i := slices.IndexFunc(tr.places, (*place).isPending)
+	if i < 0 {
+		return
+	}
+	var part []resolve.Endpoint
+	for _, target := range lent {
+		at := peer{tr.Realm(), target.Addr()}
+		if t.refuses(owned[at], tr, tr.places[i], target) != "" { // the config gives it to another, or denies it
+			continue
+		}
+		owned[at] = tr
+		part = append(part, resolve.Endpoint{Addr: target})
+		r.targets = append(r.targets, target)
+	}
+	if len(part) > 0 {
+		r.sets[i], r.lent = resolve.SetOf(part...), lent
+	}
 }
 
 // refuses says in words why an address that a name has does not count.

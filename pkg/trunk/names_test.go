@@ -104,6 +104,15 @@ func (r *namesRig) said() string {
 	return r.log.String()
 }
 
+// moved returns the moves since the last time.
+func (r *namesRig) moved() []string {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	moves := r.moves
+	r.moves = nil
+	return moves
+}
+
 func (r *namesRig) is(when, name, state, reason string) {
 	r.Helper()
 	if c := r.table.Trunk(name).Condition(); c.State != state || !strings.Contains(c.Reason, reason) || (reason == "") != (c.Reason == "") {
@@ -394,6 +403,179 @@ func TestNamesOverReloads(t *testing.T) {
 			t.Errorf("watched -want +got:\n%s", diff)
 		}
 	})
+}
+
+// next builds the table of a reload, which is not in use yet.
+func (r *namesRig) next(trunks ...Config) *Table {
+	r.Helper()
+	next, err := New(Configs{Trunks: trunks}, r.table)
+	if err != nil {
+		r.Fatal(err)
+	}
+	return next
+}
+
+// adopt has a table in use.
+func (r *namesRig) adopt(next *Table) {
+	r.table = next
+	next.Adopt()
+}
+
+// N8, T9: the names that a reload brings are looked up before it takes effect, so that no trunk is
+// without targets for a moment. The table in use does not notice, and a table that is dropped leaves
+// nothing behind.
+func TestAwait(t *testing.T) {
+	zone := []string{"a.example.com. 3600 IN A 192.0.2.1", "b.example.com. 3600 IN A 192.0.2.2", "c.example.com. 3600 IN A 192.0.2.3"}
+	c := goodConfig("c", "c.example.com:5060")
+	withNames(t, zone, []Config{goodConfig("a", "192.0.2.9"), c}, func(t *testing.T, r *namesRig) {
+		r.pass(0)
+		r.dns.Asked()
+		r.table.Await(t.Context()) // it is in use already
+		a, b := goodConfig("a", "a.example.com:5060"), goodConfig("b", "b.example.com:5060")
+		next := r.next(a, b, c)
+		next.Await(t.Context())
+		for name, want := range map[string]string{"a": "192.0.2.1:5060", "b": "192.0.2.2:5060", "c": "192.0.2.3:5060"} {
+			tr := next.Trunk(name)
+			if target, ok := tr.NextTarget(); !ok || target.String() != want || !tr.InService() {
+				t.Errorf("before the reload: a call by %s goes to %s, %t, %+v", name, target, ok, tr.Condition())
+			}
+		}
+		if n := r.dns.Asked(); n != 2 {
+			t.Errorf("asked %d questions for two new names", n)
+		}
+		r.peers("the table in use", "192.0.2.9 a", "192.0.2.3 c")
+
+		next.Drop()
+		next.Drop()
+		if diff := cmp.Diff([]string{"c.example.com:5060"}, watched(r.resolver)); diff != "" {
+			t.Errorf("watched for a table that was dropped, -want +got:\n%s", diff)
+		}
+		lost := r.next(a, goodConfig("d", "d.example.com:5060"), c) // neither dropped nor adopted
+		lost.Await(t.Context())
+		next = r.next(a, b, c)
+		next.Await(t.Context())
+		lost.Drop()
+		next.Await(t.Context())
+		r.dns.Asked()
+		r.adopt(next)
+		r.peers("after", "192.0.2.1 a", "192.0.2.2 b", "192.0.2.3 c")
+		r.pass(time.Minute)
+		if n := r.dns.Asked(); n > 0 {
+			t.Errorf("asked %d questions anew", n)
+		}
+		next.Drop()
+		if diff := cmp.Diff([]string{"a.example.com:5060", "b.example.com:5060", "c.example.com:5060"}, watched(r.resolver)); diff != "" {
+			t.Errorf("watched -want +got:\n%s", diff)
+		}
+		r.next(b).Await(t.Context())
+		last := r.next(goodConfig("e", "e.example.com:5060"))
+		last.Await(t.Context())
+		r.adopt(r.next(goodConfig("f", "192.0.2.7"))) // another one than was waited for
+		if list := watched(r.resolver); list != nil {
+			t.Errorf("watched without names: %q", list)
+		}
+	})
+}
+
+// N8, T9: where DNS does not answer for the names of a reload in time the former targets go on, with
+// what is known of them, and it is said. When DNS answers that counts, whatever it says.
+func TestAwaitWithoutAnswer(t *testing.T) {
+	zone := []string{"a.example.com. 60 IN A 192.0.2.1", "c.example.com. 60 IN A 192.0.2.3"}
+	before := []Config{goodConfig("a", "192.0.2.8", "192.0.2.9"), goodConfig("b", "192.0.2.6"), goodConfig("c", "c.example.com:5060")}
+	withNames(t, zone, before, func(t *testing.T, r *namesRig) {
+		r.pass(0)
+		r.gone("a", "192.0.2.8:5060")
+		r.dns.Die(true)
+		// Trunk b's former address is another's now, and the names of c stay.
+		after := []Config{
+			goodConfig("a", "a.example.com:5060"), goodConfig("b", "nobody.example.com:5060"), goodConfig("c", "c.example.com:5060", "more.example.com:5060"),
+			goodConfig("d", "192.0.2.6"), goodConfig("e", "a.example.com:5060"),
+		}
+		next := r.next(after...)
+		next.Await(t.Context())
+		if target, ok := next.Trunk("a").NextTarget(); !ok || target.String() != "192.0.2.9:5060" {
+			t.Errorf("before the reload: %s, %t", target, ok)
+		}
+		r.said()
+		r.adopt(next)
+		if said := r.said(); strings.Count(said, "former targets go on") != 1 || !strings.Contains(said, "trunk=a") {
+			t.Errorf("said %s", said)
+		}
+		r.peers("dead", "192.0.2.8 a", "192.0.2.9 a", "192.0.2.3 c", "192.0.2.6 d")
+		r.is("dead", "a", InService, "")
+		r.is("its address is another's", "b", OutOfService, "nobody.example.com:5060: no DNS answer yet")
+		r.is("new", "e", OutOfService, "a.example.com:5060: no DNS answer yet")
+		if got := r.picks("a", 10); got["192.0.2.9:5060"] != 10 {
+			t.Errorf("calls went to %v", got)
+		}
+
+		r.adopt(r.next(after...)) // a reload that changes nothing
+		r.is("dead, again", "a", InService, "")
+		r.dns.Die(false)
+		r.moved()
+		r.pass(10 * time.Second)
+		r.peers("alive", "192.0.2.1 a", "192.0.2.3 c", "192.0.2.6 d")
+		if moves := r.moved(); !slices.Contains(moves, "a left 192.0.2.8 192.0.2.9") {
+			t.Errorf("moves %q", moves)
+		}
+		r.dns.Set()
+		r.pass(61 * time.Second)
+		r.is("denied", "a", OutOfService, "the name does not exist")
+	})
+	withNames(t, nil, []Config{goodConfig("a", "192.0.2.9")}, func(t *testing.T, r *namesRig) {
+		next := r.next(goodConfig("a", "a.example.com:5060"))
+		next.Await(t.Context())
+		r.adopt(next)
+		r.is("denied at once", "a", OutOfService, "the name does not exist")
+	})
+}
+
+// An address that must not be a target any more is none that stands in, nor is one of another realm.
+func TestWhoDoesNotStandIn(t *testing.T) {
+	inside := goodConfig("b", "192.0.2.2")
+	inside.Realm = "inside"
+	withNames(t, nil, []Config{goodConfig("a", "192.0.2.1"), inside}, func(t *testing.T, r *namesRig) {
+		r.dns.Die(true)
+		r.refuse("192.0.2.1:5060")
+		next := r.next(goodConfig("a", "a.example.com:5060"), goodConfig("b", "b.example.com:5060"))
+		next.Await(t.Context())
+		r.adopt(next)
+		r.is("denied", "a", OutOfService, "a.example.com:5060")
+		r.is("of another realm", "b", OutOfService, "b.example.com:5060")
+	})
+}
+
+// Await ends with its context, and waits for no realm that is down.
+func TestAwaitEnds(t *testing.T) {
+	looking := newTable(t, []Config{goodConfig("a", "192.0.2.1")})
+	named := []Config{goodConfig("a", "sip.example.com")}
+	build := func(former *Table) *Table {
+		next, err := New(Configs{Trunks: named}, former)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return next
+	}
+	build(looking).Await(t.Context()) // nobody looks names up
+
+	r := resolve.New(resolve.Config{}, resolve.Options{}) // it does not run
+	table := newTable(t, []Config{goodConfig("a", "192.0.2.1")})
+	table.Resolve(Names{Resolvers: map[string]*resolve.Resolver{"outside": r}})
+	ctx, cancel := context.WithTimeout(t.Context(), time.Millisecond)
+	defer cancel()
+	next := build(table)
+	next.Await(ctx)
+	if target, ok := next.Trunk("a").NextTarget(); !ok || target != target1 {
+		t.Errorf("a call goes to %s, %t", target, ok)
+	}
+	next.Drop()
+	table.RealmDown("outside", "it is down")
+	next = build(table)
+	next.Await(t.Context())
+	next.Drop()
+	if list := watched(r); list != nil {
+		t.Errorf("watched %q", list)
+	}
 }
 
 func watched(r *resolve.Resolver) []string {

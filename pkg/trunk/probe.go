@@ -27,8 +27,10 @@ type Answer struct {
 }
 
 const (
-	// maxFlights is how many probes may wait for an answer at once.
-	maxFlights = 64
+	// maxFlights is how many probes may wait for an answer at once. With timeouts of 5 s that is room
+	// for the retries of 1000 targets that have all fallen silent; each takes a goroutine and a
+	// few kilobytes.
+	maxFlights = 512
 	// farAway is when a trunk is looked at that has nothing due.
 	farAway = time.Hour
 )
@@ -71,6 +73,8 @@ type supervisor struct {
 	table *Table
 	queue queue
 	items map[*health]*item
+	// waiting are the trunks with a probe due for which there was no room, the longest first.
+	waiting []*item
 	// flights are the probes under way; each can be broken off.
 	flights map[flight]context.CancelFunc
 }
@@ -92,7 +96,7 @@ type landing struct {
 func (s *supervisor) follow(table *Table) {
 	former := s.items
 	s.table, s.items = table, make(map[*health]*item, len(table.trunks))
-	s.queue = make(queue, 0, len(table.trunks))
+	s.queue, s.waiting = make(queue, 0, len(table.trunks)), nil
 	for _, tr := range table.trunks {
 		it := &item{Trunk: tr, state: InService}
 		if old := former[tr.health]; old != nil {
@@ -121,7 +125,10 @@ func (s *supervisor) lookAtAll() {
 // look finds out when the trunk has something due, and says what has become of it. The item's
 // place in the queue is for the caller.
 func (s *supervisor) look(it *item, now time.Time) {
-	it.due = it.health.due()
+	probe, change := it.health.due()
+	if it.due = probe; it.waits || probe.IsZero() || !change.IsZero() && change.Before(probe) {
+		it.due = change // what is due by time alone waits for nobody
+	}
 	if it.due.IsZero() {
 		it.due = now.Add(farAway)
 	}
@@ -141,30 +148,41 @@ func (s *supervisor) look(it *item, now time.Time) {
 	}
 }
 
-// launch does all that is due, as far as there is room for more probes, and returns how long
-// nothing more will be.
+// launch does all that is due, and sends probes as far as there is room for more. It returns how
+// long nothing more will be, unless a flight lands.
 func (s *supervisor) launch(ctx context.Context) time.Duration {
 	now := time.Now()
+	for len(s.waiting) > 0 && len(s.flights) < maxFlights {
+		it := s.waiting[0]
+		s.waiting, it.waits = s.waiting[1:], false
+		s.serve(ctx, it, now)
+	}
 	for len(s.queue) > 0 {
 		first := s.queue[0]
 		if first.due.After(now) {
 			return first.due.Sub(now)
 		}
-		first.health.tick(now)
-		for len(s.flights) < maxFlights {
-			q, ok := first.health.ask(now)
-			if !ok {
-				break
-			}
-			s.start(ctx, first, q)
-		}
-		s.look(first, now)
-		heap.Fix(&s.queue, 0)
-		if !first.due.After(now) {
-			break // it goes on when a flight has landed
-		}
+		s.serve(ctx, first, now)
 	}
 	return farAway
+}
+
+// serve does what is due for a trunk. If there is no room for its probes it waits in line.
+func (s *supervisor) serve(ctx context.Context, it *item, now time.Time) {
+	it.health.tick(now)
+	for len(s.flights) < maxFlights {
+		q, ok := it.health.ask(now)
+		if !ok {
+			break
+		}
+		s.start(ctx, it, q)
+	}
+	if probe, _ := it.health.due(); !it.waits && !probe.IsZero() && !probe.After(now) {
+		it.waits = true
+		s.waiting = append(s.waiting, it)
+	}
+	s.look(it, now)
+	heap.Fix(&s.queue, it.index)
 }
 
 // start sends one probe.
@@ -191,7 +209,7 @@ func (s *supervisor) land(l landing) {
 	}
 }
 
-func (h *health) due() time.Time {
+func (h *health) due() (probe, change time.Time) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	return h.m.due()

@@ -36,8 +36,10 @@ func (r rhythm) next(now time.Time, i, n int) time.Time {
 // item is a trunk in the queue of the supervisor.
 type item struct {
 	*Trunk
-	// due is when something is to be done for the trunk.
+	// due is when something is to be done for the trunk, other than what it waits for.
 	due time.Time
+	// waits: it has a probe due, and stands in line for it.
+	waits bool
 	// index in the queue.
 	index int
 	// state that was logged last.

@@ -328,6 +328,8 @@ type news struct {
 	mu sync.Mutex
 	// down says why a realm is down, by its name.
 	down map[string]string
+	// table was adopted last, and its trunks are told. It is nil before the first Adopt.
+	table *Table
 }
 
 // newsOf the former table, or of a world that is up.
@@ -336,6 +338,13 @@ func newsOf(former *Table) *news {
 		return former.news
 	}
 	return &news{bell: make(bell, 1), down: make(map[string]string)}
+}
+
+func (n *news) isDown(realm string) bool {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	_, down := n.down[realm]
+	return down
 }
 
 // place gives a trunk that was not there before its place in the world: its realm may be down.
@@ -357,6 +366,7 @@ func (t *Table) Adopt() {
 	t.names.adopt(t)
 	t.news.mu.Lock()
 	defer t.news.mu.Unlock()
+	t.news.table = t
 	for _, tr := range t.trunks {
 		reason, down := t.news.down[tr.Realm()]
 		tr.health.do(func(m *machine, now time.Time) {
@@ -374,7 +384,7 @@ func (t *Table) Adopt() {
 
 // RealmDown takes the realm's trunks out of service at once (I3). Reason is words for people:
 // "tunnel a-primary is down: peer does not answer"; a full stop at the end is left out. Told
-// again it changes the reason only.
+// again it changes the reason only. Whoever has an older table at hand may tell that one.
 func (t *Table) RealmDown(realm, reason string) {
 	t.news.mu.Lock()
 	defer t.news.mu.Unlock()
@@ -393,7 +403,12 @@ func (t *Table) RealmUp(realm string) {
 	t.tell(realm, func(m *machine, now time.Time) { m.realmUp(now) })
 }
 
+// tell has the realm's trunks hear that are in use now: a reload may have come between the caller's
+// look at the table and the news. news.mu is held.
 func (t *Table) tell(realm string, change func(m *machine, now time.Time)) {
+	if t.news.table != nil {
+		t = t.news.table
+	}
 	for _, tr := range t.trunks {
 		if tr.Realm() == realm {
 			tr.health.do(change)

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"log/slog"
 	"net/netip"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -526,32 +527,82 @@ func TestSuperviseFollowsReload(t *testing.T) {
 	})
 }
 
-// Probes are bounded: of 200 targets that do not answer 64 are waited for at once, all get
+// News of a realm that somebody tells a table that a reload has just replaced reach the trunks that
+// the reload has added.
+func TestNewsOfAFormerTable(t *testing.T) {
+	for _, isNamed := range []bool{false, true} {
+		a, b := goodConfig("a", "192.0.2.1"), goodConfig("b", "192.0.2.2")
+		a.Probe, b.Probe = ProbeNone, ProbeNone
+		former := newTable(t, []Config{a})
+		if isNamed {
+			former.Resolve(Names{})
+		}
+		former.RealmDown("outside", "it is down")
+		next, err := New(Configs{Trunks: []Config{a, b}}, former)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := New(Configs{Trunks: []Config{b}}, former); err != nil { // a dry run
+			t.Fatal(err)
+		}
+		next.Adopt()
+		former.RealmUp("outside")
+		if got := states(next); got != "in-service in-service" {
+			t.Errorf("the realm is up: %s", got)
+		}
+		former.RealmDown("outside", "it is down")
+		if got := states(next); got != "out-of-service out-of-service" {
+			t.Errorf("the realm is down: %s", got)
+		}
+	}
+}
+
+// mutes are a table of n trunks with one target each, of which those after the first living do not
+// answer, and a prober that counts how many wait at once.
+func mutes(t *testing.T, n, living int) (table *Table, p *prober, flying, most *atomic.Int32) {
+	t.Helper()
+	var trunks []Config
+	first := netip.MustParseAddr("10.0.0.0")
+	addr := first
+	for i := range n {
+		addr = addr.Next()
+		c := goodConfig(fmt.Sprint("t", i), addr.String())
+		c.ProbeInterval = 30 * time.Second
+		trunks = append(trunks, c)
+	}
+	alive := make(map[netip.Addr]bool)
+	for range living {
+		first = first.Next()
+		alive[first] = true
+	}
+	flying, most = new(atomic.Int32), new(atomic.Int32)
+	p = &prober{answer: func(ctx context.Context, target netip.AddrPort) (Answer, error) {
+		n := flying.Add(1)
+		defer flying.Add(-1)
+		for m := most.Load(); n > m && !most.CompareAndSwap(m, n); m = most.Load() {
+		}
+		if alive[target.Addr()] {
+			return Answer{Status: 200}, nil
+		}
+		return silence(ctx, target)
+	}}
+	return newTable(t, trunks), p, flying, most
+}
+
+// Probes are bounded: of 1000 targets that do not answer 512 are waited for at once, all get
 // their turn, and a tunnel that is back need not wait for the probes of before.
 func TestProbesAreBounded(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		var trunks []Config
-		for i := range 200 {
-			trunks = append(trunks, goodConfig(fmt.Sprint("t", i), fmt.Sprintf("192.0.2.%d", i+1)))
-		}
-		table := newTable(t, trunks)
-		var flying, most atomic.Int32
-		p := &prober{answer: func(ctx context.Context, target netip.AddrPort) (Answer, error) {
-			n := flying.Add(1)
-			defer flying.Add(-1)
-			for m := most.Load(); n > m && !most.CompareAndSwap(m, n); m = most.Load() {
-			}
-			return silence(ctx, target)
-		}}
+		table, p, flying, most := mutes(t, 1000, 0)
 		table.RealmDown("outside", "it is down")
 		probe(t, table, p)
 		table.RealmUp("outside")
-		time.Sleep(9 * time.Second)
-		if n := most.Load(); n != 64 {
-			t.Errorf("%d probes at once, want 64", n)
+		time.Sleep(5 * time.Second)
+		if n := most.Load(); n != maxFlights {
+			t.Errorf("%d probes at once, want %d", n, maxFlights)
 		}
-		if n := p.targets(); n != 200 {
-			t.Errorf("%d of 200 targets were asked in 9 s", n)
+		if n := p.targets(); n != 1000 {
+			t.Errorf("%d of 1000 targets were asked in 5 s", n)
 		}
 		table.RealmDown("outside", "it is down again")
 		synctest.Wait()
@@ -560,8 +611,63 @@ func TestProbesAreBounded(t *testing.T) {
 		}
 		table.RealmUp("outside")
 		synctest.Wait()
-		if n := flying.Load(); n != 64 {
-			t.Errorf("%d probes right after the realm is up, want 64", n)
+		if n := flying.Load(); n != maxFlights {
+			t.Errorf("%d probes right after the realm is up, want %d", n, maxFlights)
+		}
+	})
+}
+
+// T6: when 500 targets fall silent at once those that answer have their turn nevertheless.
+func TestOutageDelaysNoOther(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		table, p, _, _ := mutes(t, 520, 20)
+		probe(t, table, p)
+		time.Sleep(10 * time.Minute)
+		for i := range 20 {
+			times := p.times(fmt.Sprintf("outside 10.0.0.%d:5060", i+1))
+			for j := 1; j < len(times); j++ {
+				if d := times[j].Sub(times[j-1]); d > 31*time.Second {
+					t.Fatalf("living target %d was asked %s after the last time", i, d)
+				}
+			}
+			if len(times) < 19 {
+				t.Errorf("living target %d was asked %d times in 10 minutes", i, len(times))
+			}
+		}
+	})
+}
+
+// What changes by time alone does not wait for room for a probe.
+func TestTimePassesWithoutRoom(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		table, p, flying, _ := mutes(t, 2*maxFlights, 0)
+		probe(t, table, p)
+		for _, tr := range table.All() {
+			tr.Unheard(tr.reach.Load().targets[0]) // it is asked at once
+		}
+		synctest.Wait()
+		if n := flying.Load(); n != maxFlights {
+			t.Fatalf("%d probes, want %d", n, maxFlights)
+		}
+		i := slices.IndexFunc(table.All(), func(tr *Trunk) bool { return p.times("outside "+tr.reach.Load().targets[0].String()) == nil })
+		last := table.All()[i]
+		last.Heard(last.reach.Load().targets[0], 503, time.Second)
+		synctest.Wait()
+		if c := last.Condition(); c.State != Degraded {
+			t.Fatalf("a trunk without room for its probe is %+v", c)
+		}
+		time.Sleep(time.Second)
+		synctest.Wait()
+		if c := last.Condition(); c.State != InService {
+			t.Errorf("after the Retry-After it is %+v", c)
+		}
+		if n := flying.Load(); n != maxFlights {
+			t.Errorf("there was room: %d probes", n)
+		}
+		time.Sleep(4 * time.Second)
+		synctest.Wait()
+		if n := p.targets(); n != 2*maxFlights {
+			t.Errorf("%d targets were asked, when the first probes had ended", n)
 		}
 	})
 }
