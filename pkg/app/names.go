@@ -17,7 +17,8 @@ import (
 )
 
 // namesTimeout is how long a realm's SIP waits at the start for DNS to answer for the names of its
-// trunks. What comes meanwhile waits in the socket.
+// trunks, and a reload for those that it brings. What comes meanwhile waits in the socket, or goes
+// by the former config.
 const namesTimeout = 2 * time.Second
 
 // maxLeft bounds how many addresses are known for the running calls of one trunk whose names do

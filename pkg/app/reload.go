@@ -66,7 +66,12 @@ func (d *daemon) tell(changes []config.Change) {
 
 // replace has new calls go by the next plan.
 func (d *daemon) replace(former, next *plan) error {
+	// Or trunks that have names now would have no targets until DNS has answered.
+	ctx, cancel := context.WithTimeout(context.Background(), namesTimeout)
+	defer cancel()
+	next.trunks.Await(ctx)
 	if err := d.swap(former, next); err != nil {
+		next.trunks.Drop()
 		return fmt.Errorf("kernel media engine: %w", err)
 	}
 	next.trunks.Adopt()
