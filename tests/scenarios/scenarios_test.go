@@ -30,6 +30,8 @@
 //	  silent                      takes all and says nothing
 //	  dead                        is not there: its host says "port unreachable"
 //	cable HOST out|in           pulls the cable of platform, carrier-a or carrier-b, or plugs it in
+//	routed NETWORK PEER         has the gateway's host send a network's packets by a peer, who
+//	                            takes them and does nothing with them
 //	dns NAME PEER...            has the DNS of carrier-a answer so; without peers: nothing, to
 //	                            nobody, until the next word
 //	srv NAME [PEER PRIORITY WEIGHT]...
@@ -129,6 +131,7 @@ func TestStories(t *testing.T) {
 			"shows":    command((*stage).shows),
 			"peer":     command((*stage).peer),
 			"cable":    command((*stage).cable),
+			"routed":   command((*stage).routed),
 			"dns":      command((*stage).dns),
 			"srv":      command((*stage).srv),
 			"call":     command((*stage).call),
