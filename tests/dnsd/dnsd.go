@@ -1,7 +1,8 @@
-// Package dnsd is a DNS server on loopback for tests, by another implementation than ours.
+// Package dnsd is a DNS server for tests, by another implementation than ours.
 package dnsd
 
 import (
+	"fmt"
 	"net"
 	"strings"
 	"sync"
@@ -12,55 +13,84 @@ import (
 
 // Server answers by UDP from a zone that may change while it runs.
 type Server struct {
-	t    testing.TB
-	addr string
+	t      testing.TB // of Serve
+	server *dns.Server
+	done   chan error
 
 	mu    sync.Mutex
 	zone  []dns.RR
 	dead  bool
+	mute  bool
 	asked int
 }
 
-// Serve starts a server with records in zone-file form. It ends with the test.
+// Start starts a server on a socket, which Close closes. It knows no name.
+func Start(conn net.PacketConn) *Server {
+	s := &Server{done: make(chan error, 1)}
+	ready := make(chan struct{})
+	s.server = &dns.Server{PacketConn: conn, Handler: s, NotifyStartedFunc: func() { close(ready) }}
+	go func() { s.done <- s.server.ActivateAndServe() }()
+	<-ready
+	return s
+}
+
+// Close ends the server.
+func (s *Server) Close() error {
+	if err := s.server.Shutdown(); err != nil {
+		return err
+	}
+	return <-s.done
+}
+
+// Serve starts a server on loopback with records in zone-file form. It ends with the test.
 func Serve(t testing.TB, zone ...string) *Server {
 	t.Helper()
 	conn, err := net.ListenPacket("udp4", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
 	}
-	s := &Server{t: t, addr: conn.LocalAddr().String()}
-	s.Set(zone...)
-	ready, done := make(chan struct{}), make(chan error, 1)
-	server := &dns.Server{PacketConn: conn, Handler: s, NotifyStartedFunc: func() { close(ready) }}
-	go func() { done <- server.ActivateAndServe() }()
-	<-ready
+	s := Start(conn)
 	t.Cleanup(func() {
-		if err := server.Shutdown(); err != nil {
-			t.Error(err)
-		}
-		if err := <-done; err != nil {
+		if err := s.Close(); err != nil {
 			t.Error(err)
 		}
 	})
+	s.t = t
+	s.Set(zone...)
 	return s
 }
 
 // Addr is where the server listens.
-func (s *Server) Addr() string { return s.addr }
+func (s *Server) Addr() string { return s.server.PacketConn.LocalAddr().String() }
 
-// Set replaces the zone.
+// Set replaces the zone of a server of a test.
 func (s *Server) Set(zone ...string) {
 	s.t.Helper()
+	if err := s.Replace(zone...); err != nil {
+		s.t.Fatal(err)
+	}
+}
+
+// Replace replaces the zone.
+func (s *Server) Replace(zone ...string) error {
 	records := make([]dns.RR, len(zone))
 	for i, line := range zone {
 		var err error
 		if records[i], err = dns.NewRR(line); err != nil {
-			s.t.Fatal(err)
+			return fmt.Errorf("record %q: %w", line, err)
 		}
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.zone = records
+	return nil
+}
+
+// Mute makes the server answer nothing at all, or ends that.
+func (s *Server) Mute(mute bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.mute = mute
 }
 
 // Die makes the server answer nothing but that it has failed, or ends that.
@@ -84,6 +114,9 @@ func (s *Server) ServeDNS(w dns.ResponseWriter, q *dns.Msg) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.asked++
+	if s.mute {
+		return
+	}
 	if s.dead {
 		_ = w.WriteMsg(new(dns.Msg).SetRcode(q, dns.RcodeServerFailure)) // the client may have gone
 		return

@@ -1,6 +1,7 @@
 package scenarios
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -22,8 +23,9 @@ type run struct {
 	calls  int
 	from   place
 	prefix string
-	// only means that all call the prefix as it is.
+	// only means that all call the prefix as it is. The others see it as seen.
 	only     bool
+	seen     string
 	sipp     *agent
 	cancel   context.CancelFunc
 	captures []*netlab.Capture
@@ -39,7 +41,11 @@ type run struct {
 // longest that the calls of one command may take.
 const longest = 2 * time.Minute
 
-// call is "call N [rate R] [hold D | cancel D] [from PEER] [to PREFIX | number NUMBER] [as WORD]".
+// defaultCaller is who calls unless a story says otherwise.
+const defaultCaller = "+4940111"
+
+// call is "call N [rate R] [hold D | cancel D] [from PEER] [to PREFIX | number NUMBER] [seen PREFIX]
+// [meant NUMBER] [by NUMBER] [with HEADER]... [as WORD]".
 func (s *stage) call(_ *testscript.TestScript, args []string) error {
 	if len(args)%2 == 0 {
 		return errUsage
@@ -50,6 +56,7 @@ func (s *stage) call(_ *testscript.TestScript, args []string) error {
 	}
 	r := &run{calls: n, from: places["platform"], prefix: "+4930"}
 	rate, word, after, behave := "10", "", time.Duration(0), caller
+	dial := dialled{by: defaultCaller}
 	for option := range slices.Chunk(args[1:], 2) {
 		switch option[0] {
 		case "rate":
@@ -70,14 +77,24 @@ func (s *stage) call(_ *testscript.TestScript, args []string) error {
 			r.prefix = option[1]
 		case "number":
 			r.prefix, r.only = option[1], true
+		case "seen":
+			r.seen = option[1]
+		case "meant":
+			dial.to = option[1]
+		case "by":
+			dial.by = option[1]
+		case "with":
+			dial.headers = append(dial.headers, option[1])
 		case "as":
 			word = option[1]
 		default:
 			return errUsage
 		}
 	}
+	dial.user, r.seen = r.user(), cmp.Or(r.seen, r.prefix)
+	dial.to = cmp.Or(dial.to, dial.user)
 	s.runs[word] = r // found there by close, if the story ends here
-	if err := s.begin(r, rate, behave(r.user(), after)); err != nil || word != "" {
+	if err := s.begin(r, rate, behave(dial, after)); err != nil || word != "" {
 		return err
 	}
 	return s.finish(word)
@@ -158,9 +175,9 @@ func (s *stage) finish(word string) error {
 	return nil
 }
 
-// mine reports whether a number is one that the run calls.
-func (r *run) mine(number string) bool {
-	rest, ok := strings.CutPrefix(number, r.prefix)
+// mine reports whether a number is one that the run calls, written with its prefix or as seen.
+func (r *run) mine(number, prefix string) bool {
+	rest, ok := strings.CutPrefix(number, prefix)
 	return ok && strings.Trim(rest, "0123456789") == "" && (rest == "") == r.only
 }
 
@@ -169,7 +186,7 @@ func (r *run) mine(number string) bool {
 func (r *run) read(caller *netlab.Log, others []*netlab.Log, seen map[string]bool) {
 	ids := make(map[string]bool)
 	for _, c := range netlab.Calls(caller) {
-		if r.mine(c.Number) && !seen[c.Caller.CallID] {
+		if r.mine(c.Number, r.prefix) && !seen[c.Caller.CallID] {
 			r.legs = append(r.legs, c.Caller)
 			ids[c.Caller.CallID] = true
 		}
@@ -207,7 +224,7 @@ func (r *run) readCaller(log *netlab.Log, ids map[string]bool) {
 func (r *run) readOther(log *netlab.Log, seen map[string]bool) map[string]bool {
 	ids := make(map[string]bool)
 	for _, m := range log.Messages {
-		if isInvite(m) && r.mine(m.Number) && !seen[m.CallID] {
+		if isInvite(m) && r.mine(m.Number, r.seen) && !seen[m.CallID] {
 			ids[m.CallID] = true
 		}
 	}
@@ -221,7 +238,7 @@ func (r *run) readOther(log *netlab.Log, seen map[string]bool) map[string]bool {
 	return ids
 }
 
-// tally compares counts with what a story wants, written as in "alpha:5" or "alpha:+".
+// tally compares counts with what a story wants, written as in "alpha:5", "alpha:4-6" or "alpha:+".
 func tally(want []string, got map[string]int) error {
 	wanted := make(map[string]int)
 	for _, w := range want {
@@ -230,11 +247,16 @@ func tally(want []string, got map[string]int) error {
 			wanted[key] = got[key]
 			continue
 		}
-		n, err := strconv.Atoi(count)
-		if err != nil {
+		first, last, isRange := strings.Cut(count, "-")
+		n, err := strconv.Atoi(first)
+		most := n
+		if isRange && err == nil {
+			most, err = strconv.Atoi(last)
+		}
+		if err != nil || got[key] < n || got[key] > most {
 			return fmt.Errorf("got %v, want %s", got, w)
 		}
-		wanted[key] = n
+		wanted[key] = got[key]
 	}
 	for _, keys := range []map[string]int{wanted, got} {
 		for key := range keys {
@@ -331,16 +353,37 @@ func (s *stage) refusal(_ *testscript.TestScript, args []string) error {
 	if len(args) != 2 {
 		return errUsage
 	}
-	line, err := regexp.Compile(`(?im)^` + regexp.QuoteMeta(args[0]) + `:\s*(?:` + args[1] + `)\s*$`)
-	if err != nil {
-		return err
-	}
 	if len(s.last.told) == 0 {
 		return errors.New("no call was refused")
 	}
-	for _, m := range s.last.told {
+	return allHave(s.last.told, args[0], args[1])
+}
+
+// received is "received PEER HEADER PATTERN".
+func (s *stage) received(_ *testscript.TestScript, args []string) error {
+	if len(args) != 3 || !places[args[0]].addr.IsValid() {
+		return errUsage
+	}
+	invites := slices.DeleteFunc(slices.Clone(s.last.got[args[0]]), func(m netlab.Message) bool { return !isInvite(m) })
+	if len(invites) == 0 {
+		return fmt.Errorf("%s got no INVITE", args[0])
+	}
+	return allHave(invites, args[1], args[2])
+}
+
+// allHave looks for a header in messages. "Request-URI" is that of requests.
+func allHave(messages []netlab.Message, header, pattern string) error {
+	before, after := regexp.QuoteMeta(header)+`:\s*`, `\s*`
+	if header == "Request-URI" {
+		before, after = `[A-Z]+ `, ` SIP/2\.0`
+	}
+	line, err := regexp.Compile(`(?im)^` + before + `(?:` + pattern + `)` + after + `$`)
+	if err != nil {
+		return err
+	}
+	for _, m := range messages {
 		if head, _, _ := strings.Cut(string(m.Raw), "\r\n\r\n"); !line.MatchString(strings.ReplaceAll(head, "\r", "")) {
-			return fmt.Errorf("a refusal has no %s like %q:\n%s", args[0], args[1], head)
+			return fmt.Errorf("there is no %s like %q in\n%s", header, pattern, head)
 		}
 	}
 	return nil

@@ -2,39 +2,73 @@ package scenarios
 
 import (
 	"fmt"
+	"maps"
 	"net"
 	"net/netip"
-	"sync"
+	"slices"
+	"strconv"
 
-	"github.com/miekg/dns"
 	"github.com/rogpeppe/go-internal/testscript"
 
+	"github.com/tandem-sbc/tandem/tests/dnsd"
 	"github.com/tandem-sbc/tandem/tests/netlab"
 )
 
-// nameServer is the DNS of carrier-a, at alpha's address.
+// nameServer is the DNS of carrier-a, at alpha's address whoever else is there.
 type nameServer struct {
-	server *dns.Server
-	ended  chan struct{}
-
-	mu sync.Mutex
-	// addresses by name; a name with none gets no answer.
-	addresses map[string][]netip.Addr
+	*dnsd.Server
+	// zone has the records of each name that a story has told of.
+	zone map[string][]string
 }
+
+// ttl of all records in seconds. The gateway keeps them for 5 s at least.
+const ttl = 1
 
 // dns is "dns NAME PEER...".
 func (s *stage) dns(_ *testscript.TestScript, args []string) error {
 	if len(args) == 0 {
 		return errUsage
 	}
-	var addresses []netip.Addr
+	if len(args) == 1 {
+		return s.answer("", nil)
+	}
+	var records []string
 	for _, word := range args[1:] {
 		at, ok := places[word]
 		if !ok {
 			return errUsage
 		}
-		addresses = append(addresses, at.addr)
+		records = append(records, fmt.Sprintf("%s. %d IN A %s", args[0], ttl, at.addr))
 	}
+	return s.answer(args[0], records)
+}
+
+// srv is "srv NAME [PEER PRIORITY WEIGHT]...".
+func (s *stage) srv(_ *testscript.TestScript, args []string) error {
+	if len(args) < 4 || len(args)%3 != 1 {
+		return errUsage
+	}
+	var records []string
+	for record := range slices.Chunk(args[1:], 3) {
+		at, ok := places[record[0]]
+		if !ok {
+			return errUsage
+		}
+		for _, number := range record[1:] {
+			if _, err := strconv.ParseUint(number, 10, 16); err != nil {
+				return err
+			}
+		}
+		host := record[0] + "." + args[0]
+		records = append(records,
+			fmt.Sprintf("_sip._udp.%s. %d IN SRV %s %s %d %s.", args[0], ttl, record[1], record[2], sipPort, host),
+			fmt.Sprintf("%s. %d IN A %s", host, ttl, at.addr))
+	}
+	return s.answer(args[0], records)
+}
+
+// answer has the DNS say something of a name, or nothing of any as long as there are no records.
+func (s *stage) answer(name string, records []string) error {
 	if s.names == nil {
 		names, err := s.serveNames()
 		if err != nil {
@@ -42,10 +76,12 @@ func (s *stage) dns(_ *testscript.TestScript, args []string) error {
 		}
 		s.names = names
 	}
-	s.names.mu.Lock()
-	defer s.names.mu.Unlock()
-	s.names.addresses[dns.Fqdn(args[0])] = addresses
-	return nil
+	s.names.Mute(records == nil)
+	if records == nil {
+		return nil
+	}
+	s.names.zone[name] = records
+	return s.names.Replace(slices.Concat(slices.Collect(maps.Values(s.names.zone))...)...)
 }
 
 func (s *stage) serveNames() (*nameServer, error) {
@@ -58,43 +94,11 @@ func (s *stage) serveNames() (*nameServer, error) {
 	if err != nil {
 		return nil, fmt.Errorf("DNS of %s: %w", netlab.CarrierA, err)
 	}
-	n := &nameServer{ended: make(chan struct{}), addresses: make(map[string][]netip.Addr)}
-	ready := make(chan struct{})
-	n.server = &dns.Server{PacketConn: conn, Handler: n, NotifyStartedFunc: func() { close(ready) }}
-	go func() {
-		defer close(n.ended)
-		_ = n.server.ActivateAndServe() // what goes wrong the story notices
-	}()
-	<-ready
-	return n, nil
+	return &nameServer{dnsd.Start(conn), make(map[string][]string)}, nil
 }
 
 func (n *nameServer) close() {
-	if n == nil {
-		return
+	if n != nil {
+		_ = n.Close() // the story is over
 	}
-	_ = n.server.Shutdown()
-	<-n.ended
-}
-
-// ServeDNS answers for A, with a time to live of 1 s. Of SRV there is none.
-func (n *nameServer) ServeDNS(w dns.ResponseWriter, question *dns.Msg) {
-	name := question.Question[0].Name
-	n.mu.Lock()
-	addresses, known := n.addresses[name]
-	n.mu.Unlock()
-	answer := new(dns.Msg).SetReply(question)
-	switch {
-	case !known:
-		answer.Rcode = dns.RcodeNameError
-	case len(addresses) == 0:
-		return
-	case question.Question[0].Qtype == dns.TypeA:
-		for _, a := range addresses {
-			answer.Answer = append(answer.Answer, &dns.A{
-				Hdr: dns.RR_Header{Name: name, Rrtype: dns.TypeA, Class: dns.ClassINET, Ttl: 1}, A: a.AsSlice(),
-			})
-		}
-	}
-	_ = w.WriteMsg(answer) // a resolver that is gone does not matter
 }

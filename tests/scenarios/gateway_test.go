@@ -6,8 +6,10 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"path/filepath"
 	"regexp"
 	"slices"
+	"strconv"
 	"strings"
 	"syscall"
 	"text/template"
@@ -36,7 +38,7 @@ realms:
 {{- end}}
 media: {quarantine: 1s}
 admin: {socket: {{.Socket}}}
-metrics: {address: ""}
+metrics: {address: "{{.Metrics}}"}
 cdr: {file: {{.CDR}}, max_size_mb: 100, keep: 2}
 `))
 
@@ -44,16 +46,21 @@ cdr: {file: {{.CDR}}, max_size_mb: 100, keep: 2}
 func (s *stage) config(ts *testscript.TestScript, file string) ([]byte, error) {
 	var out bytes.Buffer
 	err := frame.Execute(&out, struct {
-		Node        string
-		Realms      []netlab.Realm
-		More        map[string][]string
-		Socket, CDR string
-	}{s.ID(), netlab.Realms(), s.realms, s.AdminSocket(), s.CDRFile()})
+		Node                 string
+		Realms               []netlab.Realm
+		More                 map[string][]string
+		Socket, CDR, Metrics string
+	}{s.ID(), netlab.Realms(), s.realms, s.AdminSocket(), s.CDRFile(), metricsAddress})
 	if err != nil {
 		return nil, err
 	}
 	out.WriteString(ts.ReadFile(file))
-	return []byte(os.Expand(out.String(), func(name string) string { return places[name].addr.String() })), nil
+	return []byte(os.Expand(out.String(), func(name string) string {
+		if at, ok := places[name]; ok {
+			return at.addr.String()
+		}
+		return "${" + name + "}" // of a regular expression
+	})), nil
 }
 
 // moreOfRealm is "realm NAME LINE".
@@ -65,9 +72,16 @@ func (s *stage) moreOfRealm(_ *testscript.TestScript, args []string) error {
 	return nil
 }
 
-// startGateway is "gateway FILE".
+// startGateway is "gateway FILE [within D]".
 func (s *stage) startGateway(ts *testscript.TestScript, args []string) error {
-	if len(args) != 1 {
+	limit := patience
+	switch {
+	case len(args) == 3 && args[1] == "within":
+		var err error
+		if limit, err = time.ParseDuration(args[2]); err != nil {
+			return err
+		}
+	case len(args) != 1:
 		return errUsage
 	}
 	config, err := s.config(ts, args[0])
@@ -78,11 +92,65 @@ func (s *stage) startGateway(ts *testscript.TestScript, args []string) error {
 	if err != nil {
 		return err
 	}
+	begun := time.Now()
 	if s.daemon, err = s.StartDaemon(s.t.Context(), program, config, nil); err != nil {
 		return err
 	}
 	s.api = admin.NewClient(s.daemon.Socket)
-	return nil
+	err = s.until("the gateway to run", func(ctx context.Context) (string, error) {
+		status, err := s.api.Status(ctx)
+		if err == nil && status.State != admin.Running {
+			return "it is " + status.State, nil
+		}
+		return "", err
+	})
+	if took := time.Since(begun).Round(time.Millisecond); err == nil && took > limit {
+		return fmt.Errorf("the gateway runs after %v, want at most %v", took, limit)
+	}
+	return err
+}
+
+// check is "check FILE".
+func (s *stage) check(ts *testscript.TestScript, args []string) error {
+	if len(args) != 1 {
+		return errUsage
+	}
+	config, err := s.config(ts, args[0])
+	if err != nil {
+		return err
+	}
+	file := filepath.Join(s.Dir(), "checked.yaml")
+	if err := os.WriteFile(file, config, 0o644); err != nil {
+		return err
+	}
+	return s.tandem(ts, []string{"check", file})
+}
+
+// repeat is "repeat FIRST LAST FILE".
+func (s *stage) repeat(ts *testscript.TestScript, args []string) error {
+	if len(args) != 3 {
+		return errUsage
+	}
+	first, err := strconv.Atoi(args[0])
+	if err != nil {
+		return err
+	}
+	last, err := strconv.Atoi(args[1])
+	if err != nil {
+		return err
+	}
+	var out strings.Builder
+	for text := range strings.Lines(ts.ReadFile(args[2])) {
+		if !strings.Contains(text, "<n>") {
+			out.WriteString(text)
+			continue
+		}
+		for n := first; n <= last; n++ {
+			out.WriteString(strings.ReplaceAll(text, "<n>", strconv.Itoa(n)))
+		}
+	}
+	_, err = io.WriteString(ts.Stdout(), out.String())
+	return err
 }
 
 // reload is "reload [--dry-run] FILE".

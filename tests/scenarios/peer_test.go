@@ -199,12 +199,12 @@ func (s *stage) cable(_ *testscript.TestScript, args []string) error {
 		return errUsage
 	}
 	state := map[string]string{"out": "down", "in": "up"}[args[1]]
-	if _, err := s.ip(args[0], "set", netlab.PeerDevice, state); err != nil || state == "down" {
+	if _, err := s.ip(args[0], "link", "set", netlab.PeerDevice, state); err != nil || state == "down" {
 		return err
 	}
 	// The kernel takes up to a second until an end that is up sends anything.
 	return s.until("the cable to carry", func(context.Context) (string, error) {
-		shown, err := s.ip(args[0], "show", netlab.PeerDevice)
+		shown, err := s.ip(args[0], "link", "show", netlab.PeerDevice)
 		if err == nil && !strings.Contains(shown, "state UP") {
 			return shown, nil
 		}
@@ -212,13 +212,22 @@ func (s *stage) cable(_ *testscript.TestScript, args []string) error {
 	})
 }
 
-// ip runs "ip link" in a host and returns what it printed.
+// routed is "routed NETWORK PEER".
+func (s *stage) routed(_ *testscript.TestScript, args []string) error {
+	if len(args) != 2 || !places[args[1]].addr.IsValid() {
+		return errUsage
+	}
+	_, err := s.ip(netlab.Gateway, "route", "add", args[0], "via", places[args[1]].addr.String())
+	return err
+}
+
+// ip runs "ip" in a host and returns what it printed.
 func (s *stage) ip(host string, args ...string) (string, error) {
 	var out bytes.Buffer
-	p := s.Command(s.t.Context(), host, "ip", append([]string{"link"}, args...)...)
+	p := s.Command(s.t.Context(), host, "ip", args...)
 	p.Stdout, p.Stderr = &out, &out
 	if err := p.Run(); err != nil {
-		return "", fmt.Errorf("ip link %v in %s: %w: %s", args, host, err, out.Bytes())
+		return "", fmt.Errorf("ip %v in %s: %w: %s", args, host, err, out.Bytes())
 	}
 	return out.String(), nil
 }

@@ -3,13 +3,15 @@
 // each other through a real tandemd, and what counts is what packet captures saw at the
 // peers. It needs root and bin/ (make build).
 //
-// The peers are the carriers alpha and altona (both in the realm carrier-a), beta and bravo
-// (both in carrier-b), and on the side of the contact centre platform, which calls, plaza and
-// pier; a config has the address of one as $alpha. Besides testscript's own, these are the
-// commands:
+// The peers are the carriers alpha, altona, aurich and ahlen (all in the realm carrier-a), beta
+// and bravo (both in carrier-b), and on the side of the contact centre platform, which calls,
+// plaza and pier; a config has the address of one as $alpha. Besides testscript's own, these are
+// the commands:
 //
 //	realm NAME LINE             gives a realm of the config a further line; before gateway
-//	gateway FILE                starts the gateway with the trunks, groups and routes of FILE
+//	repeat FIRST LAST FILE      prints FILE, each line with "<n>" once for each number
+//	check FILE                  has tandem check read the config that gateway would start with
+//	gateway FILE [within D]     starts the gateway with the trunks, groups and routes of FILE
 //	reload [--dry-run] FILE     has it take FILE in their place, by tandem reload
 //	drain                       sends it SIGTERM
 //	ended                       waits until it has ended
@@ -28,20 +30,34 @@
 //	  silent                      takes all and says nothing
 //	  dead                        is not there: its host says "port unreachable"
 //	cable HOST out|in           pulls the cable of platform, carrier-a or carrier-b, or plugs it in
-//	dns NAME PEER...            has the DNS of carrier-a answer so; without peers: not at all
+//	routed NETWORK PEER         has the gateway's host send a network's packets by a peer, who
+//	                            takes them and does nothing with them
+//	dns NAME PEER...            has the DNS of carrier-a answer so; without peers: nothing, to
+//	                            nobody, until the next word
+//	srv NAME [PEER PRIORITY WEIGHT]...
+//	                            the same with SRV records for SIP over UDP
 //
-//	call N [rate R] [hold D | cancel D] [from PEER] [to PREFIX | number NUMBER] [as WORD]
-//	                            calls PREFIX1, PREFIX2, ... (or always NUMBER), R a second, from
-//	                            the platform or another peer, and hangs up D after the answer, or
-//	                            gives up D after the call if nothing rings. With a WORD it goes on
-//	                            in the background
+//	call N [OPTION]...          calls PREFIX1, PREFIX2, ... from the platform:
+//	  rate R                      so many a second
+//	  from PEER                   from another peer
+//	  to PREFIX                   to numbers that begin so
+//	  number NUMBER               to this number always
+//	  seen PREFIX                 these are the numbers as the called peers see them
+//	  meant NUMBER                To has this number, whatever the Request-URI has
+//	  by NUMBER                   From has this number
+//	  with HEADER                 the INVITE has this header besides
+//	  hold D                      hangs up D after the answer
+//	  cancel D                    gives up D after the call if nothing rings
+//	  as WORD                     goes on in the background
 //	done WORD                   waits for the calls of that word
 //
 // What follows is about the calls that were waited for last:
 //
 //	results STATUS:N...         what the caller was told, all of it
 //	refusal HEADER PATTERN      every refusal that the caller got has such a header
-//	shares PEER:N...            who answered, all of it; N may be + for some
+//	received PEER HEADER PATTERN
+//	                            every INVITE that a peer got has such a header, or Request-URI
+//	shares PEER:N...            who answered, all of it; N may be + for some, or as 4-6
 //	tries PEER:N...             who got an INVITE, all of it
 //	hangups PEER:N...           who got a BYE, all of it
 //	landed                      prints each number and who answered it
@@ -54,6 +70,9 @@
 //	await ringing|answered N    waits until so many calls are in that state
 //	await calls N               waits until so many calls have come since the start
 //	await TRUNK STATE [PATTERN] waits until a trunk is in a state, for a reason
+//	scrape                      prints its metrics
+//	metric NAME [LABEL=VALUE]... N
+//	                            waits until its metrics of that name and those labels add up to N
 //	records N                   waits for so many records that were not printed yet, and prints
 //	                            them: "CODE SIP Q850 by WHO via TRUNK tried TRUNK=CODE,SIP ..."
 //
@@ -101,29 +120,36 @@ func TestStories(t *testing.T) {
 		Setup:               setUp,
 		RequireExplicitExec: true,
 		Cmds: map[string]func(*testscript.TestScript, bool, []string){
-			"realm":   command((*stage).moreOfRealm),
-			"gateway": command((*stage).startGateway),
-			"reload":  command((*stage).reload),
-			"drain":   command((*stage).drain),
-			"ended":   command((*stage).ended),
-			"tandem":  command((*stage).tandem),
-			"shows":   command((*stage).shows),
-			"peer":    command((*stage).peer),
-			"cable":   command((*stage).cable),
-			"dns":     command((*stage).dns),
-			"call":    command((*stage).call),
-			"done":    command((*stage).done),
-			"results": command((*stage).results),
-			"refusal": command((*stage).refusal),
-			"shares":  command((*stage).shares),
-			"tries":   command((*stage).tries),
-			"hangups": command((*stage).hangups),
-			"landed":  command((*stage).landed),
-			"steady":  command((*stage).steady),
-			"rings":   command((*stage).rings),
-			"fails":   command((*stage).fails),
-			"await":   command((*stage).await),
-			"records": command((*stage).records),
+			"realm":    command((*stage).moreOfRealm),
+			"gateway":  command((*stage).startGateway),
+			"repeat":   command((*stage).repeat),
+			"check":    command((*stage).check),
+			"reload":   command((*stage).reload),
+			"drain":    command((*stage).drain),
+			"ended":    command((*stage).ended),
+			"tandem":   command((*stage).tandem),
+			"shows":    command((*stage).shows),
+			"peer":     command((*stage).peer),
+			"cable":    command((*stage).cable),
+			"routed":   command((*stage).routed),
+			"dns":      command((*stage).dns),
+			"srv":      command((*stage).srv),
+			"call":     command((*stage).call),
+			"done":     command((*stage).done),
+			"results":  command((*stage).results),
+			"refusal":  command((*stage).refusal),
+			"received": command((*stage).received),
+			"shares":   command((*stage).shares),
+			"tries":    command((*stage).tries),
+			"hangups":  command((*stage).hangups),
+			"landed":   command((*stage).landed),
+			"steady":   command((*stage).steady),
+			"rings":    command((*stage).rings),
+			"fails":    command((*stage).fails),
+			"await":    command((*stage).await),
+			"scrape":   command((*stage).scrape),
+			"metric":   command((*stage).metric),
+			"records":  command((*stage).records),
 		},
 	})
 }
@@ -295,6 +321,8 @@ var places = map[string]place{
 	"pier":     {netlab.Platform, netlab.RealmOf(netlab.Platform).Peer.Next().Next()},
 	"alpha":    {netlab.CarrierA, netlab.RealmOf(netlab.CarrierA).Peer},
 	"altona":   {netlab.CarrierA, netlab.RealmOf(netlab.CarrierA).Peer.Next()},
+	"aurich":   {netlab.CarrierA, netlab.RealmOf(netlab.CarrierA).Peer.Next().Next()},
+	"ahlen":    {netlab.CarrierA, netlab.RealmOf(netlab.CarrierA).Peer.Next().Next().Next()},
 	"beta":     {netlab.CarrierB, netlab.RealmOf(netlab.CarrierB).Peer},
 	"bravo":    {netlab.CarrierB, netlab.RealmOf(netlab.CarrierB).Peer.Next()},
 }

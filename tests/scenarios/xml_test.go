@@ -100,55 +100,63 @@ func cancelled() string {
 // refusals are the statuses that a caller may be told.
 var refusals = []int{302, 400, 403, 404, 408, 480, 484, 486, 487, 488, 500, 502, 503, 504, 600, 603}
 
-// request is what a caller sends to user.
-func request(method, uri, user string, cseq int, more ...string) []string {
+// dialled is what a caller says of whom it calls.
+type dialled struct {
+	// user of the Request-URI, and of To; by is the user of From.
+	user, to, by string
+	// headers of the INVITE besides.
+	headers []string
+}
+
+// uri is the Request-URI.
+func (d dialled) uri() string { return "sip:" + d.user + "@[remote_ip]:[remote_port]" }
+
+// request is what a caller sends to whom it calls.
+func (d dialled) request(method, uri string, cseq int, more ...string) []string {
 	return append([]string{
 		method + " " + uri + " SIP/2.0",
 		"Via: SIP/2.0/[transport] [local_ip]:[local_port];rport;branch=[branch]", "Max-Forwards: 70",
-		"From: <sip:+4940111@[local_ip]:[local_port]>;tag=[pid]c[call_number]",
-		"To: <sip:" + user + "@[remote_ip]:[remote_port]>[peer_tag_param]",
+		"From: <sip:" + d.by + "@[local_ip]:[local_port]>;tag=[pid]c[call_number]",
+		"To: <sip:" + d.to + "@[remote_ip]:[remote_port]>[peer_tag_param]",
 		"Call-ID: [call_id]", fmt.Sprintf("CSeq: %d %s", cseq, method),
 		"Contact: <sip:caller@[local_ip]:[local_port]>",
 	}, more...)
 }
 
-// called is the Request-URI of who is called.
-func called(user string) string { return "sip:" + user + "@[remote_ip]:[remote_port]" }
-
-// inviting is a scenario that begins with the INVITE to user.
-func inviting(user string, steps ...string) string {
-	invite := strings.Replace(message(true, true, request("INVITE", called(user), user, 1)...), "[peer_tag_param]", "", 1)
+// inviting is a scenario that begins with the INVITE.
+func (d dialled) inviting(steps ...string) string {
+	invite := strings.Replace(message(true, true, d.request("INVITE", d.uri(), 1, d.headers...)...), "[peer_tag_param]", "", 1)
 	return xmlHead + invite + strings.Join(steps, "") + over
 }
 
 // repeated is a request of the INVITE's own transaction, from the last response to it: the ACK
 // of a refusal and a CANCEL (RFC 3261 sections 17.1.1.3 and 9.1).
-func repeated(method, user string) string {
-	return message(method == "CANCEL", false, method+" "+called(user)+" SIP/2.0", "[last_Via:]", "Max-Forwards: 70", "[last_From:]", "[last_To:]",
+func (d dialled) repeated(method string) string {
+	return message(method == "CANCEL", false, method+" "+d.uri()+" SIP/2.0", "[last_Via:]", "Max-Forwards: 70", "[last_From:]", "[last_To:]",
 		"[last_Call-ID:]", "CSeq: 1 "+method)
 }
 
-// caller calls user, and hangs up after a while if it is answered. A refusal is as good: what
+// caller calls, and hangs up after a while if it is answered. A refusal is as good: what
 // it was the captures say.
-func caller(user string, hold time.Duration) string {
+func caller(d dialled, hold time.Duration) string {
 	var refused strings.Builder
 	for _, status := range refusals {
 		refused.WriteString(element(`<recv response="%d" optional="true" next="refused"/>`, status))
 	}
-	return inviting(user,
+	return d.inviting(
 		"<recv response=\"100\" optional=\"true\"/>\n<recv response=\"180\" optional=\"true\"/>\n<recv response=\"183\" optional=\"true\"/>\n",
 		refused.String(), "<recv response=\"200\" rrs=\"true\"/>\n",
-		message(false, false, request("ACK", "[next_url]", user, 1, "[routes]")...),
+		message(false, false, d.request("ACK", "[next_url]", 1, "[routes]")...),
 		pause(hold),
-		message(true, false, request("BYE", "[next_url]", user, 2, "[routes]")...),
+		message(true, false, d.request("BYE", "[next_url]", 2, "[routes]")...),
 		"<recv response=\"200\" next=\"over\"/>\n<label id=\"refused\"/>\n",
-		repeated("ACK", user))
+		d.repeated("ACK"))
 }
 
-// giver calls user and gives up after a while, if nothing rings before.
-func giver(user string, after time.Duration) string {
-	return inviting(user, "<recv response=\"100\"/>\n", pause(after), repeated("CANCEL", user),
+// giver calls and gives up after a while, if nothing rings before.
+func giver(d dialled, after time.Duration) string {
+	return d.inviting("<recv response=\"100\"/>\n", pause(after), d.repeated("CANCEL"),
 		// The two may come in either order.
 		"<recv response=\"487\" optional=\"true\" next=\"ended\"/>\n<recv response=\"200\"/>\n<recv response=\"487\"/>\n<label id=\"ended\"/>\n",
-		repeated("ACK", user))
+		d.repeated("ACK"))
 }
