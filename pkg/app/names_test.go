@@ -7,6 +7,7 @@ import (
 	"net/netip"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -193,6 +194,59 @@ func TestDNSChangesUnderACall(t *testing.T) {
 	}
 	second.Close(t.Context(), call.Cause{})
 	third.Close(t.Context(), call.Cause{})
+}
+
+// N8, T9: a reload gives a trunk a name in place of an address. The next call goes to where the name
+// leads; while DNS is dead it goes where it went before, and no call fails.
+func TestReloadBringsAName(t *testing.T) {
+	server := dnsd.Serve(t, "sip.carrier.test. 1 IN A 127.0.0.12")
+	caller, before, after := newSIPPeer(t, "127.0.0.8:25060"), newSIPPeer(t, "127.0.0.11:25060"), newSIPPeer(t, "127.0.0.12:25060")
+	cfg := namesConfig(t, server.Addr())
+	var target atomic.Value
+	target.Store("127.0.0.11:25060")
+	reread := func() (*config.Config, error) {
+		next := *cfg
+		next.Trunks = slices.Clone(cfg.Trunks[:2])
+		next.Trunks[1].Targets = []string{target.Load().(string)}
+		return &next, nil
+	}
+	first, err := reread()
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, stop := context.WithCancel(t.Context())
+	ended := make(chan error, 1)
+	go func() { ended <- Run(ctx, first, reread, "v0", nil) }()
+	defer func() {
+		stop()
+		if err := await(t, "the end", ended); err != nil {
+			t.Error(err)
+		}
+	}()
+	api := admin.NewClient(cfg.Admin.Socket)
+	eventually(t, "the daemon is up", func() bool {
+		_, err := api.Status(t.Context())
+		return err == nil
+	})
+	for _, row := range []struct {
+		target string
+		dead   bool
+		peer   *sipPeer
+	}{
+		{"127.0.0.11:25060", false, before},
+		{"sip.carrier.test:25060", true, before},
+		{"127.0.0.11:25060", true, before},
+		{"sip.carrier.test:25060", false, after},
+	} {
+		server.Die(row.dead)
+		target.Store(row.target)
+		if _, err := api.Reload(t.Context(), false); err != nil {
+			t.Fatal(err)
+		}
+		leg := caller.call(t)
+		await(t, "the call at "+row.target, row.peer.calls)
+		leg.Close(t.Context(), call.Cause{})
+	}
 }
 
 // However often DNS leads a trunk with running calls elsewhere, a bounded number of its former

@@ -57,12 +57,20 @@ func (d *daemon) tell(changes []config.Change) {
 	}
 }
 
+// newNamesTimeout bounds how long a reload waits for the names that it brings. What DNS says later
+// counts as soon as it does.
+const newNamesTimeout = 2 * time.Second
+
 // replace has new calls go by the next plan.
 func (d *daemon) replace(former, next *plan) error {
+	ctx, cancel := context.WithTimeout(context.Background(), newNamesTimeout)
+	defer cancel()
+	next.trunks.Await(ctx) // or a trunk would have no targets until DNS has answered
 	// New peers are known before their calls are, those that leave until theirs have ended.
 	end := d.leaving.begin(former.trunks, next.trunks, time.Now())
 	if err := d.relist(next); err != nil {
 		end()
+		next.trunks.Drop()
 		return fmt.Errorf("nothing was changed: kernel media engine: %w", err)
 	}
 	d.plan.Store(next)
