@@ -1,6 +1,7 @@
 package sipua
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -16,6 +17,10 @@ import (
 // receiveBuffer is asked of the kernel, so that a burst waits there and not at the
 // peers' retransmission timers.
 const receiveBuffer = 8 << 20
+
+// sendBuffer is where messages to hosts wait that the kernel still looks for, by ARP: up to 200 KiB
+// each, which the usual buffer holds for one of them. It takes no memory that is not needed.
+const sendBuffer = 64 << 20
 
 // readPause is the wait after an error of the socket.
 const readPause = 10 * time.Millisecond
@@ -53,11 +58,34 @@ func prepare(fd int, cfg *Config) error {
 	if err := unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_PRIORITY, int(cfg.Priority)); err != nil {
 		return fmt.Errorf("set priority %d: %w", cfg.Priority, err)
 	}
-	// Beyond rmem_max only with CAP_NET_ADMIN; less than we ask for still works.
+	// Beyond rmem_max and wmem_max only with CAP_NET_ADMIN; less than we ask for still works.
 	if unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_RCVBUFFORCE, receiveBuffer) != nil {
 		_ = unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_RCVBUF, receiveBuffer)
 	}
+	if unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_SNDBUFFORCE, sendBuffer) != nil {
+		_ = unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_SNDBUF, sendBuffer)
+	}
 	return nil
+}
+
+// sender sends datagrams and waits for nothing: one that finds no room is not sent (EAGAIN). Who
+// waits keeps the messages to all other peers waiting, too.
+func sender(conn *net.UDPConn) (func(b []byte, to netip.AddrPort) error, error) {
+	raw, err := conn.SyscallConn()
+	if err != nil {
+		return nil, fmt.Errorf("sipua: %w", err)
+	}
+	return func(b []byte, to netip.AddrPort) (err error) {
+		host := to.Addr().Unmap()
+		if !host.Is4() {
+			return fmt.Errorf("%s is not IPv4", to)
+		}
+		ctlErr := raw.Write(func(fd uintptr) bool {
+			err = unix.Sendto(int(fd), b, unix.MSG_DONTWAIT, &unix.SockaddrInet4{Addr: host.As4(), Port: int(to.Port())})
+			return true
+		})
+		return cmp.Or(ctlErr, err)
+	}, nil
 }
 
 // Rebind binds the socket to the device that has the config's name now, and reports whether that is
@@ -127,6 +155,9 @@ func (s *Stack) write(b []byte, to netip.AddrPort) error {
 		return nil
 	}
 	s.count.sendErrors.Add(1)
+	if errors.Is(err, unix.EAGAIN) || errors.Is(err, unix.ENOBUFS) {
+		return nil // there is a way, and it is full
+	}
 	if errno := syscall.Errno(0); errors.As(err, &errno) && slices.Contains(noWay, errno) {
 		return fmt.Errorf("%w %s: %w", ErrUnreachable, to, errno)
 	}
@@ -134,8 +165,7 @@ func (s *Stack) write(b []byte, to netip.AddrPort) error {
 }
 
 // noWay are the errors of a socket that has no route to the target: the realm's routing table
-// says unreachable (no tunnel is up) or nothing, or its device or address is not there. Other
-// errors pass by themselves, such as that of a full queue.
+// says unreachable (no tunnel is up) or nothing, or its device or address is not there.
 var noWay = []syscall.Errno{unix.EHOSTUNREACH, unix.ENETUNREACH, unix.ENODEV}
 
 // oversize is where RFC 3261 section 18.1.1 wants a congestion-controlled

@@ -83,9 +83,8 @@ func Listen(cfg Config) (*Stack, error) {
 		dialogs: make(map[dialogKey]*leg),
 		quit:    make(chan struct{}),
 	}
-	s.transmit = func(b []byte, to netip.AddrPort) error {
-		_, err := conn.WriteToUDPAddrPort(b, to)
-		return err
+	if s.transmit, err = sender(conn); err != nil {
+		return nil, errors.Join(err, conn.Close())
 	}
 	if cfg.UserAgent != "" {
 		s.agent = cfg.UserAgent + "\r\n"
