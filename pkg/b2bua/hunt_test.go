@@ -439,7 +439,7 @@ func TestSilenceFeedsHealth(t *testing.T) {
 func TestRetryAfterReachesHealth(t *testing.T) {
 	for _, seconds := range []int{0, 120} {
 		first, second := newFakeLeg("first", carrierPeer), newFakeLeg("second", backupPeer)
-		b := newBench(t, first, second)
+		b := newBenchOf(t, func(c *trunk.Configs, _ *[]route.Config) { c.Trunks[1].HealthFailures = 5 }, first, second)
 		caller := b.call(callerSDP)
 		b.dials(t, carrierPeer)
 		refuse(first, call.Rejection{Code: 503, RetryAfter: seconds})
