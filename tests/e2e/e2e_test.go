@@ -89,6 +89,7 @@ func (g *gateway) startDaemon(t *testing.T, o netlab.GatewayOptions) {
 			t.Logf("the daemon said:\n%s", daemon.Said())
 		}
 	})
+	g.steady(t)
 }
 
 // agent starts a SIPp process at a host; callers are aimed at the gateway.
@@ -177,6 +178,23 @@ func leftovers(before, now admin.Resources, calls int) string {
 	check("goroutines", before.Goroutines, now.Goroutines)
 	check("file descriptors", before.OpenFDs, now.OpenFDs)
 	return strings.Join(left, "; ")
+}
+
+// steady waits until the daemon has begun all that it does without calls: its API answers before
+// the last goroutine runs.
+func (g *gateway) steady(t *testing.T) {
+	t.Helper()
+	const looks, pause = 5, 20 * time.Millisecond
+	deadline := time.Now().Add(settleTimeout)
+	for last, same := 0, 0; same < looks; time.Sleep(pause) {
+		now := g.status(t).Resources.Goroutines
+		if same++; now != last {
+			last, same = now, 0
+		}
+		if time.Now().After(deadline) {
+			t.Fatalf("the number of goroutines changes all the time, it is %d now", now)
+		}
+	}
 }
 
 // ip runs iproute2 in a host and returns what it printed.
