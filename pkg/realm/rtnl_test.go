@@ -105,6 +105,28 @@ func FuzzMark(f *testing.F) {
 	})
 }
 
+// TestHasCarrier: a link that has just come up has its carrier before its state says so.
+func TestHasCarrier(t *testing.T) {
+	for _, row := range []struct {
+		flags uint32
+		state netlink.LinkOperState
+		want  bool
+	}{
+		{unix.IFF_UP | unix.IFF_LOWER_UP, netlink.OperUp, true},
+		{unix.IFF_UP | unix.IFF_LOWER_UP, netlink.OperUnknown, true},
+		{unix.IFF_UP | unix.IFF_LOWER_UP, netlink.OperDown, true},
+		{unix.IFF_UP | unix.IFF_LOWER_UP, netlink.OperDormant, false},
+		{unix.IFF_UP | unix.IFF_LOWER_UP, netlink.OperTesting, false},
+		{unix.IFF_UP, netlink.OperUp, false},
+		{unix.IFF_UP, netlink.OperLowerLayerDown, false},
+		{0, netlink.OperDown, false},
+	} {
+		if got := hasCarrier(&netlink.LinkAttrs{RawFlags: row.flags, OperState: row.state}); got != row.want {
+			t.Errorf("flags %#x, %s: %t", row.flags, row.state, got)
+		}
+	}
+}
+
 // TestDevice: a device is read with what is compared of it; what the kernel leaves out of a map of
 // priorities becomes 0.
 func TestReadDevice(t *testing.T) {
@@ -112,7 +134,7 @@ func TestReadDevice(t *testing.T) {
 	delete(told, 0) // as the kernel tells it
 	other := priorityMap()
 	other[5] = 1
-	attrs := netlink.LinkAttrs{Name: "eth1.201", Index: 7, ParentIndex: 2, NetNsID: -1, MasterIndex: 11000, MTU: 1500, OperState: netlink.OperLowerLayerDown}
+	attrs := netlink.LinkAttrs{Name: "eth1.201", Index: 7, ParentIndex: 2, NetNsID: -1, MasterIndex: 11000, MTU: 1500, RawFlags: unix.IFF_UP, OperState: netlink.OperLowerLayerDown}
 	for _, row := range []struct {
 		name string
 		link netlink.Link

@@ -7,6 +7,7 @@ import (
 	"slices"
 
 	"github.com/vishvananda/netlink"
+	"golang.org/x/sys/unix"
 )
 
 // snapshot is what there is in a network namespace, as it was read.
@@ -43,12 +44,18 @@ type device struct {
 	ifID       uint32
 }
 
+// hasCarrier reports whether packets come through. The flag is there with the carrier, the state up
+// to a second later; dormant (802.1X) and testing are states of devices with one.
+func hasCarrier(a *netlink.LinkAttrs) bool {
+	return a.RawFlags&unix.IFF_LOWER_UP != 0 && a.OperState != netlink.OperDormant && a.OperState != netlink.OperTesting
+}
+
 func newDevice(link netlink.Link) *device {
 	a := link.Attrs()
 	d := &device{
 		name: a.Name, index: a.Index, kind: link.Type(), alias: a.Alias, group: a.Group, parent: a.ParentIndex,
 		elsewhere: a.NetNsID, master: a.MasterIndex, mtu: a.MTU, up: a.Flags&net.FlagUp != 0,
-		running: a.OperState == netlink.OperUp || a.OperState == netlink.OperUnknown,
+		running: hasCarrier(a),
 	}
 	switch link := link.(type) {
 	case *netlink.Vlan:
