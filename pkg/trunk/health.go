@@ -404,7 +404,8 @@ func (m *machine) later(t *target, rest time.Duration, now time.Time) {
 	t.due = latest(m.set.rhythm.next(now, i, len(m.targets)), now.Add(rest), t.rest)
 }
 
-// sooner has a target asked at once, but not while its peer wants to be left alone.
+// sooner has a target asked at once, but not before the end of a Retry-After. A 429 without one
+// names no time.
 func (m *machine) sooner(t *target, now time.Time) {
 	if next := latest(soon(t.sent, now), t.rest); next.Before(t.due) {
 		t.due = next

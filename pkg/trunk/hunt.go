@@ -343,11 +343,8 @@ func (g *glance) refuse(m *member, refused Refusal) {
 	}
 }
 
-// limited says what limit is reached.
+// limited says what limit is reached, and when both of the trunk's and its realm's will not be.
 func (g *glance) limited(m *member) Refusal {
-	if refused := m.quota.open(&m.limits, g.since); refused.Reason != NotRefused {
-		return refused
-	}
 	if m.realm != g.realm {
 		g.realm, g.refused = m.realm, m.realm.quota.open(&m.realm.limits, g.since)
 		switch g.refused.Reason {
@@ -356,6 +353,10 @@ func (g *glance) limited(m *member) Refusal {
 		case RateExceeded:
 			g.refused.Reason = RealmRateExceeded
 		}
+	}
+	if own := m.quota.open(&m.limits, g.since); own.Reason != NotRefused {
+		own.RetryAfter = max(own.RetryAfter, g.refused.RetryAfter)
+		return own
 	}
 	return g.refused
 }

@@ -236,8 +236,9 @@ func back(tr *Trunk) {
 	tr.health.do(func(m *machine, now time.Time) { m.comeback, m.dirty = now, true })
 }
 
-// T2: a trunk that is back gets a tenth of its share at first and all of it after 30 s, by whatever
-// strategy shares calls; if there is no other it gets all at once.
+// T2: a trunk that is back gets a tenth of its share at first and all of it after 30 s, where a
+// strategy shares calls (least_used by weight, which takes calls that last to see); if there is no
+// other it gets all at once.
 func TestReturnIsSlow(t *testing.T) {
 	const n = 3000
 	for _, strategy := range strategies {
@@ -256,7 +257,7 @@ func TestReturnIsSlow(t *testing.T) {
 			back(table.Trunk("a"))
 			got := calls("g")
 			switch {
-			case strategy == LeastUsed: // without calls that last a is as little used as b
+			case strategy == LeastUsed: // nobody has a call
 			case strategy == Priority && got != before:
 				t.Errorf("the first by priority is back and gets %d calls of %d", got, n)
 			case strategy != Priority && (got < before/25 || got > before/4):
@@ -266,7 +267,7 @@ func TestReturnIsSlow(t *testing.T) {
 				t.Errorf("%s: a is the only one and gets %d calls of %d", strategy, got, n)
 			}
 			time.Sleep(rampTime + time.Second)
-			if got := calls("g"); got < before-n/20 || got > before+n/20 {
+			if got := calls("g"); got < before-n/10 || got > before+n/10 {
 				t.Errorf("%s: a is fully back and gets %d calls of %d, it had %d", strategy, got, n, before)
 			}
 		})
@@ -278,7 +279,7 @@ func TestNumbersComeBackForGood(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		table := newTable(t, letters("ab"), goodGroup("g", Hash, "a", "b"))
 		back(table.Trunk("a"))
-		before, there := 0, map[string]bool{}
+		there := map[string]bool{}
 		for range int(rampTime/time.Second) + 1 {
 			for i := range 200 {
 				number := fmt.Sprint("+4930", i)
@@ -289,14 +290,10 @@ func TestNumbersComeBackForGood(t *testing.T) {
 					t.Fatalf("%s was back at a, and went to b again", number)
 				}
 			}
-			if len(there) < before {
-				t.Error("numbers left")
-			}
-			before = len(there)
 			time.Sleep(time.Second)
 		}
-		if before < 70 || before > 130 {
-			t.Errorf("%d of 200 numbers are back at a", before)
+		if n := len(there); n < 70 || n > 130 {
+			t.Errorf("%d of 200 numbers are back at a", n)
 		}
 	})
 }

@@ -145,6 +145,44 @@ func TestSlotsNeverLeak(t *testing.T) {
 	})
 }
 
+// T3: a call that begins while a reload takes its trunk out has a slot when the trunk comes back, for
+// as long as it runs.
+func TestTrunkComesBackWithItsCalls(t *testing.T) {
+	a := goodConfig("a", "192.0.2.1")
+	a.MaxCalls = 1
+	without := Configs{Trunks: []Config{goodConfig("b", "192.0.2.2")}}
+	with := Configs{Trunks: append(without.Trunks, a)}
+	table := newTable(t, with.Trunks)
+	reload := func(c Configs) *Table {
+		next, err := New(c, table)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return next
+	}
+	next := reload(without)
+	release, refusal := table.Trunk("a").Acquire(In, false) // by the former table, which is in use still
+	if refusal.Reason != NotRefused {
+		t.Fatal(refusal)
+	}
+	table = next
+	for range 3 {
+		table = reload(without)
+	}
+	table = reload(with)
+	if _, refusal := table.Trunk("a").Acquire(Out, false); refusal.Reason != Full {
+		t.Errorf("a second call: %s, want %s", refusal.Reason, Full)
+	}
+	table = reload(without)
+	release()
+	for range 2 {
+		table = reload(without)
+	}
+	if n := len(table.departed); n != 0 {
+		t.Errorf("%d states are kept of trunks without calls", n)
+	}
+}
+
 // T3 with many calls at the same moment, while the config is read again and again: the
 // limit holds at every one.
 func TestSlotsUnderContention(t *testing.T) {
@@ -365,6 +403,28 @@ func TestPassedOver(t *testing.T) {
 		table.Order("g", "")
 		if got := table.Trunk("c").Status().Out.Refused["full"]; got != 1 {
 			t.Errorf("a look was counted as a call: %d", got)
+		}
+	})
+}
+
+// T4: where a trunk and its realm both have had their calls the longer wait is told.
+func TestLongerWait(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		trunks := letters("a")
+		trunks[0].MaxRate = rate("1/1m")
+		table, err := New(Configs{
+			Trunks: trunks, Groups: []GroupConfig{goodGroup("g", Priority, "a")}, Realms: []Limit{{Name: "outside", MaxRate: rate("1/1h")}},
+		}, nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, refusal := table.Trunk("a").Acquire(Out, false); refusal.Reason != NotRefused {
+			t.Fatal(refusal)
+		}
+		h := table.Hunt("g", "")
+		h.Next(time.Now())
+		if _, why := h.PassedOver(); why != (Refusal{RateExceeded, time.Hour}) {
+			t.Errorf("passed over: %+v", why)
 		}
 	})
 }

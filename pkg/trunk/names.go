@@ -265,7 +265,14 @@ func (n *names) adopt(t *Table) {
 	if former != t {
 		t.borrow(former)
 	}
-	t.locate("")
+	for _, m := range t.locate("") { // DNS may have answered since Await
+		if n.Changed == nil || m.from == nil {
+			continue
+		}
+		if left := m.from.left(m.reach.Load()); len(left) > 0 {
+			n.Changed(m.Trunk, left)
+		}
+	}
 	n.say()
 	for _, tr := range t.trunks {
 		if r := tr.reach.Load(); r.lent != nil && len(r.targets) > 0 {

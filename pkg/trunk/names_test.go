@@ -530,6 +530,26 @@ func TestAwaitWithoutAnswer(t *testing.T) {
 	})
 }
 
+// T9: DNS answers after the wait of a reload and before its table is in use. Whoever keeps the former
+// peers for their running calls hears that the address which stood in is left.
+func TestAnswerBeforeAdopt(t *testing.T) {
+	withNames(t, []string{"a.example.com. 60 IN A 192.0.2.1"}, []Config{goodConfig("a", "192.0.2.9")}, func(t *testing.T, r *namesRig) {
+		r.dns.Die(true)
+		next := r.next(goodConfig("a", "a.example.com:5060"))
+		next.Await(t.Context())
+		r.dns.Die(false)
+		r.pass(time.Minute)
+		if moves := r.moved(); len(moves) > 0 {
+			t.Errorf("the table in use has no such name, and moved: %q", moves)
+		}
+		r.adopt(next)
+		r.peers("answered", "192.0.2.1 a")
+		if moves := r.moved(); !slices.Equal(moves, []string{"a left 192.0.2.9"}) {
+			t.Errorf("moves %q", moves)
+		}
+	})
+}
+
 // An address that must not be a target any more is none that stands in, nor is one of another realm.
 func TestWhoDoesNotStandIn(t *testing.T) {
 	inside := goodConfig("b", "192.0.2.2")

@@ -163,8 +163,7 @@ func (h *health) publish() bool {
 	return true
 }
 
-// usable says whether calls may go out by the trunk: tier is 0 in service, 1 degraded, -1 not at
-// all. share is how much of its weight counts, in permille: it grows from 100 to 1000 while the
+// usable says whether calls may go out by the trunk: tier is inService, degraded or none. share is how much of its weight counts, in permille: it grows from 100 to 1000 while the
 // trunk returns.
 func (h *health) usable(now time.Time) (tier, share int) {
 	if h.word.Load() != wordInService {

@@ -35,8 +35,8 @@ type Table struct {
 	singles   []group
 	realms    map[string]*realm
 	emergency map[string]bool
-	// departed are states of trunks that former configs had and that still have calls: a trunk
-	// that comes back goes on with its slots (T3).
+	// departed are states of trunks that the last config had, or one before and that still have
+	// calls: a trunk that comes back goes on with its slots (T3).
 	departed map[string]*state
 	epoch    time.Time
 	news     *news
@@ -117,16 +117,15 @@ func New(c Configs, former *Table) (*Table, error) {
 // left are the states that go on without a trunk among those that there are now.
 func (t *Table) left(now map[string]*Trunk) map[string]*state {
 	list := make(map[string]*state)
-	keep := func(name string, s *state) {
+	for name, s := range t.departed {
 		if in, out := s.quota.active(); now[name] == nil && in+out > 0 {
 			list[name] = s
 		}
 	}
-	for name, s := range t.departed {
-		keep(name, s)
-	}
 	for name, tr := range t.byName {
-		keep(name, tr.state)
+		if now[name] == nil { // it may still get calls, until the other table is in use
+			list[name] = tr.state
+		}
 	}
 	return list
 }
