@@ -53,7 +53,12 @@ func (r *namesRig) refuse(target string) {
 // withNames tells a story of trunks in the realm "outside".
 func withNames(t *testing.T, zone []string, trunks []Config, story func(t *testing.T, r *namesRig)) {
 	t.Helper()
-	s := dnsd.Serve(t, zone...)
+	withServer(t, dnsd.Serve(t, zone...), trunks, story)
+}
+
+// withServer does so with a DNS server that is as the story begins.
+func withServer(t *testing.T, s *dnsd.Server, trunks []Config, story func(t *testing.T, r *namesRig)) {
+	t.Helper()
 	synctest.Test(t, func(t *testing.T) {
 		c := resolve.Config{Servers: []string{s.Addr()}}
 		c.SetDefaults()
@@ -262,8 +267,9 @@ func TestNamesWhenDNSIsDead(t *testing.T) {
 // service with all of its weight as soon as it has. So it is with a name that DNS does not have.
 func TestNamesThatAreNotKnown(t *testing.T) {
 	trunks := []Config{goodConfig("a", "sip.example.com"), goodConfig("b", "192.0.2.9", "nobody.example.com")}
-	withNames(t, srvZone, trunks, func(t *testing.T, r *namesRig) {
-		r.dns.Die(true)
+	dns := dnsd.Serve(t, srvZone...)
+	dns.Die(true)
+	withServer(t, dns, trunks, func(t *testing.T, r *namesRig) {
 		r.is("not asked", "a", OutOfService, "sip.example.com: no DNS answer yet")
 		r.is("has an address", "b", InService, "")
 		r.table.AwaitNames(t.Context(), "inside") // nothing to wait for
