@@ -40,7 +40,7 @@ type member struct {
 // turns is whose turn it is in a group, over all generations of the config that it is in.
 type turns struct {
 	mu sync.Mutex
-	// next member, by its index.
+	// next member, by its index; where turns go by weight the next one to be looked at.
 	next int
 	// clock of weighted turns, in their time.
 	clock int64
@@ -388,10 +388,19 @@ func (g *group) choose(h *Hunt, now time.Time) int {
 	return i
 }
 
+// after is the index behind another one, around the list. A remainder would take longer than the
+// look at a member.
+func (g *group) after(i int) int {
+	if i++; i >= len(g.members) {
+		return 0
+	}
+	return i
+}
+
 // took puts the turn behind a member.
 func (g *group) took(h *Hunt, i int) {
 	if i >= 0 && !h.peek && !h.begun {
-		g.next = (i + 1) % len(g.members)
+		g.next = g.after(i)
 	}
 }
 
@@ -399,8 +408,9 @@ func (g *group) took(h *Hunt, i int) {
 func (g *group) inOrder(h *Hunt, now time.Time, from int) int {
 	look := g.glance(h, now)
 	chosen := nobody
-	for n := range g.members {
-		i := (from + n) % len(g.members)
+	i := from - 1
+	for range g.members {
+		i = g.after(i)
 		tier, _ := look.at(&g.members[i])
 		if tier == inService {
 			return i
@@ -489,16 +499,15 @@ func (g *group) byTurn(h *Hunt, now time.Time) int {
 func (g *group) turn(chosen int, due, step int64, now time.Time) {
 	g.clock = max(g.clock, due)
 	for i := range g.members {
-		m := &g.members[i]
-		switch most := g.clock + g.step(m); {
-		case m.due < due:
+		if m := &g.members[i]; m.due < due {
 			m.due = g.clock + g.step(m)/2
-		case m.due > most: // it had less weight when its turn was set
-			_, permille := m.health.usable(now)
-			m.due = min(m.due, g.clock+g.step(m)*full/int64(max(1, permille)))
 		}
 	}
 	g.members[chosen].due = due + step
+	for range min(reviewed, len(g.members)) {
+		g.next = g.after(g.next)
+		g.hasten(&g.members[g.next], now)
+	}
 	if g.clock > lateClock {
 		for i := range g.members {
 			g.members[i].due -= g.clock
@@ -507,13 +516,26 @@ func (g *group) turn(chosen int, due, step int64, now time.Time) {
 	}
 }
 
+// reviewed is how many members are looked at in each turn, in turns: a look takes a division.
+const reviewed = 8
+
+// hasten has a member wait for no longer than for one turn: it may have had less weight when that
+// was set.
+func (g *group) hasten(m *member, now time.Time) {
+	if step := g.step(m); m.due > g.clock+step {
+		_, permille := m.health.usable(now)
+		m.due = min(m.due, g.clock+step*full/int64(max(1, permille)))
+	}
+}
+
 // leastUsed takes the member with the fewest calls for its weight; those with equally few
 // take turns.
 func (g *group) leastUsed(h *Hunt, now time.Time) int {
 	look := g.glance(h, now)
 	chosen, calls, weights := nobody, [tiers]int64{}, [tiers]int64{}
-	for n := range g.members {
-		i := (n + g.next) % len(g.members)
+	i := g.next - 1
+	for range g.members {
+		i = g.after(i)
 		m := &g.members[i]
 		in, out := m.quota.active()
 		used := int64(in + out + 1) // as it will be with this call
@@ -528,7 +550,7 @@ func (g *group) leastUsed(h *Hunt, now time.Time) int {
 			chosen[tier], calls[tier], weights[tier] = i, used, w
 		}
 	}
-	i := first(chosen)
+	i = first(chosen)
 	g.took(h, i)
 	return i
 }
