@@ -46,8 +46,7 @@ func tandem(t *testing.T, socket string, args ...string) result {
 // daemon serves an admin API until the test ends and returns its socket.
 func daemon(t *testing.T) string {
 	t.Helper()
-	socket := filepath.Join(t.TempDir(), "admin.sock")
-	s, err := admin.New(admin.Config{Socket: socket}, admin.Sources{
+	return serveSources(t, admin.Sources{
 		Version: "1.2.4",
 		Started: time.Now().Add(-90 * time.Second),
 		Status: func() (admin.Status, error) {
@@ -78,6 +77,13 @@ func daemon(t *testing.T) string {
 		Tunnels: testTunnels,
 		Route:   testRoute,
 	})
+}
+
+// serveSources serves what sources say until the test ends.
+func serveSources(t *testing.T, sources admin.Sources) (socket string) {
+	t.Helper()
+	socket = filepath.Join(t.TempDir(), "admin.sock")
+	s, err := admin.New(admin.Config{Socket: socket}, sources)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -7,7 +7,6 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
-	"path/filepath"
 	"strings"
 	"testing"
 	"time"
@@ -157,21 +156,7 @@ func TestReloadShowsFirst(t *testing.T) {
 // serveReload is a daemon that only reloads.
 func serveReload(t *testing.T, reload func(admin.ReloadOrder) (admin.Reload, error)) (socket string) {
 	t.Helper()
-	socket = filepath.Join(t.TempDir(), "admin.sock")
-	s, err := admin.New(admin.Config{Socket: socket}, admin.Sources{Reload: reload})
-	if err != nil {
-		t.Fatal(err)
-	}
-	ctx, stop := context.WithCancel(context.Background())
-	ended := make(chan error, 1)
-	go func() { ended <- s.Run(ctx) }()
-	t.Cleanup(func() {
-		stop()
-		if err := <-ended; err != nil {
-			t.Error(err)
-		}
-	})
-	return socket
+	return serveSources(t, admin.Sources{Reload: reload})
 }
 
 // screen is a terminal that says so when it was drawn on.
